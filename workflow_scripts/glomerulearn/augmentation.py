@@ -1,0 +1,83 @@
+"""Random views of a training window: what differs between two slides of the same thing, and nothing else.
+
+Geometry (flip, rotation, scale, elastic) is one resampling; stain and colour are one 3 x 3 matrix in optical density,
+where dyes add up (Ruifrok, Johnston 2001; stain jitter after Tellez et al. 2018).
+"""
+
+from collections.abc import Callable, Mapping
+
+import cv2
+import numpy as np
+
+# rows: optical density of haematoxylin, eosin, and their residual in R, G, B (Ruifrok, Johnston 2001)
+_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+_DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # natural optical density of an 8-bit value
+
+Reader = Callable[[int, int, int, int], np.ndarray]
+
+
+def random_view(
+    read_image: Reader, read_label: Reader, centre: tuple[float, float], size: int, settings: Mapping, rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """A window of `size` px around `centre` (x, y), augmented.
+
+    read_image, read_label: (x, y, width, height) -> array, as PatchStore's windows.
+    settings: `rotation` (bool, any angle), `flip` (bool), `scale` [low, high], `elastic_px`, `stain`, `colour`,
+    `blur` (shares of full strength or of probability; 0 = off).
+    Returns: uint8 (size, size, 3), uint8 (size, size).
+    """
+    maps, origin, extent = _geometry(centre, size, settings, rng)
+    border = cv2.BORDER_CONSTANT
+    image = cv2.remap(read_image(*origin, *extent), *maps, cv2.INTER_LINEAR, None, border, (255, 255, 255))
+    label = cv2.remap(read_label(*origin, *extent), *maps, cv2.INTER_NEAREST, None, border, 0)
+    image = jitter_stain(image, settings["stain"], settings["colour"], rng)
+    return _degrade(image, settings["blur"], rng), label
+
+
+def _geometry(centre, size: int, settings: Mapping, rng):
+    angle = rng.uniform(0, 2 * np.pi) if settings["rotation"] else 0.0
+    zoom = np.exp(rng.uniform(*np.log(settings["scale"])))
+    matrix = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if settings["flip"] and rng.random() < 0.5:
+        matrix[:, 0] *= -1
+    axis = np.arange(size) - (size - 1) / 2
+    x, y = np.meshgrid(axis, axis)
+    map_x = matrix[0, 0] * x + matrix[0, 1] * y
+    map_y = matrix[1, 0] * x + matrix[1, 1] * y
+    if settings["elastic_px"]:
+        map_x += _smooth_noise(size, settings["elastic_px"], rng)
+        map_y += _smooth_noise(size, settings["elastic_px"], rng)
+    map_x, map_y = map_x + centre[0], map_y + centre[1]
+    left, top = int(np.floor(map_x.min())), int(np.floor(map_y.min()))
+    extent = int(np.ceil(map_x.max())) - left + 2, int(np.ceil(map_y.max())) - top + 2
+    return ((map_x - left).astype(np.float32), (map_y - top).astype(np.float32)), (left, top), extent
+
+
+def _smooth_noise(size: int, strength_px: float, rng) -> np.ndarray:
+    """A displacement field (Simard et al. 2003), coarse noise enlarged, standard deviation `strength_px`."""
+    coarse = rng.normal(0, strength_px, (max(3, size // 32),) * 2).astype(np.float32)
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def jitter_stain(image: np.ndarray, stain: float, colour: float, rng) -> np.ndarray:
+    """Vary how strongly each dye stains (`stain`) and how a scanner mixes colours (`colour`): uint8 -> uint8 (h, w, 3)."""
+    if not stain and not colour:
+        return image
+    dyes = np.diag(np.exp(rng.normal(0, stain, 3)))
+    matrix = np.linalg.inv(_HED) @ dyes @ _HED @ (np.eye(3) + rng.normal(0, colour / 3, (3, 3)))
+    matrix *= np.exp(rng.normal(0, colour))
+    offset = rng.normal(0, 0.1 * colour, 3)
+    density = cv2.transform(_DENSITY[image], np.column_stack([matrix.T, offset]).astype(np.float32))
+    return np.clip(256 * cv2.exp(-density) - 1, 0, 255).astype(np.uint8)
+
+
+def _degrade(image: np.ndarray, share: float, rng) -> np.ndarray:
+    if rng.random() < share:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.3))
+    if rng.random() < share:
+        noise = rng.normal(0, rng.uniform(1, 8), image.shape)
+        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if rng.random() < share:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))]
+        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+    return image

@@ -1,0 +1,137 @@
+"""From a probability map to single glomeruli: instances, polygons, and a table in micrometres."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from shapely.geometry import Polygon
+from skimage import filters, measure, morphology, segmentation
+
+from glomerulearn.annotations import Outline
+from glomerulearn.scoring import match_glomeruli
+
+_CONVEX = 0.93  # solidity above which a region is one glomerulus and never split
+
+TABLE_COLUMNS = (
+    "slide", "glomerulus", "centroid_x_px", "centroid_y_px", "area_um2", "equivalent_diameter_um", "perimeter_um",
+    "circularity", "solidity", "mean_probability", "touches_border", "label", "label_iou",
+)  # fmt: skip
+
+
+def find_glomeruli(probability: np.ndarray, mpp: float, settings: Mapping) -> np.ndarray:
+    """Label every glomerulus in a probability map.
+
+    probability: uint8 (h, w) at `mpp`. settings: `threshold` (a glomerulus reaches this far), `seed_threshold`
+    (somewhere it must be this sure), `min_diameter_um`, `min_solidity`, `split_depth_um` (how deep a waist must be, as
+    a difference of inscribed radii, to part two touching glomeruli by watershed on the distance transform).
+    Returns: int32 (h, w), 0 = background, 1..n in reading order.
+    """
+    labels = np.zeros(probability.shape, np.int32)
+    if not probability.size:
+        return labels
+    mask = filters.apply_hysteresis_threshold(
+        probability, settings["threshold"] * 255, settings["seed_threshold"] * 255
+    )
+    mask = ndimage.binary_fill_holes(mask)
+    regions = measure.label(mask)
+    min_area_px = np.pi / 4 * (settings["min_diameter_um"] / mpp) ** 2
+    count = 0
+    for region in measure.regionprops(regions):
+        if region.area < min_area_px:
+            continue
+        parts = region.image.astype(np.int32)
+        if region.solidity < _CONVEX:
+            parts = _split(region.image, settings["split_depth_um"] / mpp)
+        for part in measure.regionprops(parts):
+            if part.area < min_area_px or part.solidity < settings["min_solidity"]:
+                continue
+            count += 1
+            target = tuple(
+                slice(start + own.start, start + own.stop)
+                for start, own in zip(region.bbox[:2], part.slice, strict=True)
+            )
+            labels[target][part.image] = count
+    return labels
+
+
+def _split(mask: np.ndarray, depth_px: float) -> np.ndarray:
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    seeds = measure.label(morphology.h_maxima(distance, depth_px))
+    return segmentation.watershed(-distance, seeds, mask=mask)
+
+
+def polygons(labels: np.ndarray, scale: float) -> list[Polygon]:
+    """The outline of each label 1..n in level-0 pixels; `scale` = level-0 pixels per pixel of `labels`."""
+    shapes = []
+    for region in measure.regionprops(labels):
+        image = np.pad(region.image, 1)
+        # marching squares runs between pixel centres; the largest ring is the outline
+        ring = max(measure.find_contours(image.astype(float), 0.5), key=len)
+        corners = (ring[:, ::-1] - 1 + 0.5 + region.bbox[1::-1]) * scale
+        polygon = Polygon(corners).buffer(0)
+        if polygon.geom_type == "MultiPolygon":  # two parts that meet in a corner
+            polygon = max(polygon.geoms, key=lambda part: part.area)
+        shapes.append(polygon.simplify(0.1 * scale))
+    return shapes
+
+
+def measure_glomeruli(
+    slide: str, labels: np.ndarray, shapes: Sequence[Polygon], probability: np.ndarray, mpp: float, mpp_level0: float
+) -> pd.DataFrame:
+    """One row per glomerulus, `TABLE_COLUMNS`; positions in level-0 pixels, sizes in um.
+
+    circularity: 4 pi area / perimeter^2; solidity: area / area of the convex hull.
+    """
+    rows = []
+    height, width = labels.shape
+    for index, (region, shape) in enumerate(
+        zip(measure.regionprops(labels, probability), shapes, strict=True), start=1
+    ):
+        top, left, bottom, right = region.bbox
+        area_um2 = shape.area * mpp_level0**2
+        perimeter_um = shape.length * mpp_level0
+        rows.append(
+            {
+                "slide": slide,
+                "glomerulus": f"{slide}-{index:04d}",
+                "centroid_x_px": round(shape.centroid.x, 1),
+                "centroid_y_px": round(shape.centroid.y, 1),
+                "area_um2": round(area_um2, 1),
+                "equivalent_diameter_um": round(2 * np.sqrt(area_um2 / np.pi), 2),
+                "perimeter_um": round(perimeter_um, 1),
+                "circularity": round(min(1.0, 4 * np.pi * area_um2 / perimeter_um**2), 4),
+                "solidity": round(float(region.solidity), 4),
+                "mean_probability": round(float(region.mean_intensity) / 255, 4),
+                "touches_border": bool(top == 0 or left == 0 or bottom == height or right == width),
+                "label": "",
+                "label_iou": np.nan,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
+
+
+def add_labels(table: pd.DataFrame, shapes: Sequence[Polygon], outlines: Sequence[Outline]) -> pd.DataFrame:
+    """Give every glomerulus the label of the pathologist's outline it matches (IoU at least 0.5)."""
+    table = table.copy()
+    for found, true, iou in match_glomeruli(shapes, [outline.polygon for outline in outlines]):
+        table.loc[table.index[found], ["label", "label_iou"]] = outlines[true].label, round(iou, 4)
+    return table
+
+
+def tissue_border_share(image: np.ndarray, mask: np.ndarray, width_px: float) -> float:
+    """Share of the ring around a glomerulus that is glass: high where the tissue's edge cuts it.
+
+    image: uint8 (h, w, 3); mask: bool (h, w); width_px: width of the ring.
+    """
+    radius = max(1, round(width_px))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    ring = (cv2.dilate(mask.astype(np.uint8), kernel) > 0) & ~mask
+    if not ring.any():
+        return 0.0
+    pixels = image[ring]
+    glass = (pixels.min(axis=1) > 225) & (np.ptp(pixels, axis=1) < 20)
+    return float(glass.mean())
+
+

@@ -1,0 +1,82 @@
+"""Run a segmenter over a whole slide and stitch its windows into one map of glomerulus probability."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from glomerulearn.errors import InputError
+from glomerulearn.patches import PatchStore
+from glomerulearn.sampling import to_tensor
+
+
+def infer_slide(
+    model: nn.Module, facts: Mapping, store: PatchStore, settings: Mapping, device: torch.device, progress=iter
+) -> np.ndarray:
+    """Probability of glomerulus over the slide at the store's mpp: uint8 (height, width), 255 = certain.
+
+    settings: `window_px`, `overlap_px`, `batch`, `flips` (average over four mirror images). Windows are read where
+    the slide has tissue, their predictions added with weights that fall off towards the window's border and divided by
+    the sum of the weights. Everything else is 0.
+    Raises: InputError when the model was trained at another mpp than the store's.
+    """
+    if not store.usable:
+        return np.zeros((0, 0), np.uint8)
+    if abs(facts["mpp"] / store.mpp - 1) > 1e-6:
+        raise InputError(
+            f"{store.path}: patches at {store.mpp} um/px, but the segmenter was trained at {facts['mpp']} um/px; "
+            "give both the same `tiling: mpp`"
+        )
+    size = settings["window_px"]
+    width, height = store.canvas
+    total = np.zeros((height, width), np.float32)
+    weight = np.zeros((height, width), np.float32)
+    kernel = _ramp(size, settings["overlap_px"])
+    windows = list(tissue_windows(store, size, size - settings["overlap_px"]))
+    starts = range(0, len(windows), settings["batch"])
+    for start in progress(starts):
+        places = windows[start : start + settings["batch"]]
+        images = to_tensor(np.stack([store.window(x, y, size, size) for x, y in places]))
+        probabilities = predict(model, images.to(device), settings["flips"]).float().cpu().numpy()
+        for (x, y), probability in zip(places, probabilities, strict=True):
+            top, left = max(y, 0), max(x, 0)
+            bottom, right = min(y + size, height), min(x + size, width)
+            inside = slice(top - y, bottom - y), slice(left - x, right - x)
+            total[top:bottom, left:right] += probability[inside] * kernel[inside]
+            weight[top:bottom, left:right] += kernel[inside]
+    np.divide(total, weight, out=total, where=weight > 0)
+    return np.round(total * 255).astype(np.uint8)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: torch.Tensor, flips: bool) -> torch.Tensor:
+    """Probability of glomerulus (N, h, w) for images (N, 3, h, w); with `flips`, the mean over four mirror images."""
+    mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
+    result = 0
+    for axes in mirrors:
+        logits = model(images.flip(axes).contiguous(memory_format=torch.channels_last))
+        result = result + logits.softmax(1)[:, 1:].flip(axes)
+    return result[:, 0] / len(mirrors)
+
+
+def tissue_windows(store: PatchStore, size: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Top-left corners (x, y) of the windows on a regular grid that touch a stored patch, row by row."""
+    width, height = store.canvas
+    present = {(int(column), int(row)) for column, row in store.grid}
+    patch = store.patch_size
+    # the grid starts outside by half the overlap, so that the slide's edge gets as many views as its middle
+    first = -(size - stride) // 2
+    for y in range(first, height, stride):
+        rows = range(max(0, y) // patch, (min(y + size, height) - 1) // patch + 1)
+        for x in range(first, width, stride):
+            columns = range(max(0, x) // patch, (min(x + size, width) - 1) // patch + 1)
+            if any((column, row) in present for row in rows for column in columns):
+                yield x, y
+
+
+def _ramp(size: int, overlap: int) -> np.ndarray:
+    """Weights (size, size): 1 in the middle, falling linearly to almost 0 over the overlap."""
+    line = np.minimum(np.arange(size) + 1, np.arange(size)[::-1] + 1) / max(1, overlap)
+    line = np.minimum(line, 1).astype(np.float32)
+    return np.outer(line, line)

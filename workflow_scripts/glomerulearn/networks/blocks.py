@@ -1,0 +1,22 @@
+"""What the networks are built of."""
+
+from torch import nn
+
+
+def conv_block(source: int, target: int, count: int, last: int | None = None) -> nn.Sequential:
+    """`count` times 3x3 convolution, batch norm, ReLU: `source` to `target` channels, the final one to `last`."""
+    layers = []
+    for index in range(count):
+        width = last if last is not None and index == count - 1 else target
+        layers += [nn.Conv2d(source, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        source = width
+    return nn.Sequential(*layers)
+
+
+def initialise(module: nn.Module) -> None:
+    """Kaiming initialisation (He et al. 2015); a five-stage SegNet hardly trains without it."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

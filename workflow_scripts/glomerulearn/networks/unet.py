@@ -1,0 +1,80 @@
+"""U-Net (Ronneberger, Fischer, Brox 2015): an encoder, and a decoder that gets every encoder level by a skip."""
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from glomerulearn.networks.blocks import conv_block, initialise
+from glomerulearn.networks.weights import load_encoder_weights
+
+# the last layer of each resolution, finest first
+_TORCHVISION_LEVELS = {
+    "resnet18": ["relu", "layer1", "layer2", "layer3", "layer4"],
+    "resnet34": ["relu", "layer1", "layer2", "layer3", "layer4"],
+    "mobilenet_v2": ["features.1", "features.3", "features.6", "features.13", "features.17"],
+}
+
+
+class UNet(nn.Module):
+    """U-Net with a plain encoder (`base` channels, doubled at each of `depth` levels) or a torchvision one.
+
+    encoder: `plain`, `resnet18`, `resnet34` or `mobilenet_v2`. weights: `none` (from scratch), `torchvision`
+    (ImageNet, through torchvision's own loading) or a path to a local state dict; only for torchvision encoders.
+    Input: float (N, 3, h, w), h and w divisible by `stride`. Output: logits (N, classes, h, w).
+    """
+
+    def __init__(self, classes: int = 2, encoder: str = "plain", base: int = 64, depth: int = 5, weights: str = "none"):
+        super().__init__()
+        if encoder == "plain":
+            widths = [base * 2**level for level in range(depth)]
+            self.encoder = PlainEncoder(widths)
+            self.stride = 2 ** (depth - 1)
+            self.full_resolution = True
+        else:
+            model = getattr(torchvision.models, encoder)(weights=None)
+            load_encoder_weights(model, encoder, weights)
+            names = _TORCHVISION_LEVELS[encoder]
+            self.encoder = create_feature_extractor(model, return_nodes={n: str(i) for i, n in enumerate(names)})
+            with torch.no_grad():
+                widths = [level.shape[1] for level in self.encoder.eval()(torch.zeros(1, 3, 64, 64)).values()]
+            self.stride = 2 ** len(names)
+            self.full_resolution = False
+        self.ups = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            self.ups.append(nn.ConvTranspose2d(deep, shallow, 2, stride=2))
+            self.blocks.append(conv_block(2 * shallow, shallow, 2))
+        if not self.full_resolution:
+            # torchvision encoders start at half resolution
+            self.last = nn.Sequential(
+                nn.ConvTranspose2d(widths[0], widths[0] // 2, 2, stride=2), conv_block(widths[0] // 2, widths[0] // 2, 1)
+            )
+        self.head = nn.Conv2d(widths[0] if self.full_resolution else widths[0] // 2, classes, 1)
+        initialise(self if encoder == "plain" else self.ups)
+        initialise(self.blocks)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        levels = self.encoder(images)
+        levels = list(levels.values()) if isinstance(levels, dict) else levels
+        features = levels.pop()
+        for up, block in zip(self.ups, self.blocks, strict=True):
+            features = block(torch.cat([up(features), levels.pop()], dim=1))
+        return self.head(features if self.full_resolution else self.last(features))
+
+
+class PlainEncoder(nn.Module):
+    """Two 3x3 convolutions per level, max-pooling between: the encoder of the paper, with batch norm."""
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.levels = nn.ModuleList(
+            conv_block(source, target, 2) for source, target in zip([3, *widths[:-1]], widths, strict=True)
+        )
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        outputs = []
+        for index, level in enumerate(self.levels):
+            images = level(images if index == 0 else nn.functional.max_pool2d(images, 2))
+            outputs.append(images)
+        return outputs

@@ -1,0 +1,103 @@
+"""Fewer dimensions: fit a reducer on the reference cohort, place new glomeruli with the fitted one.
+
+Fitted reducers are kept with joblib (a pickle): they are this workflow's own intermediate files, never taken from outside.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import joblib
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from glomerulearn.embedding import Embeddings
+from glomerulearn.errors import InputError
+
+log = logging.getLogger(__name__)
+
+REDUCERS = ("none", "pca", "isomap", "tsne", "umap")
+MIN_REFERENCE = 10  # glomeruli below which neither neighbours nor clusters mean anything
+_PCA_FIRST = 50  # neighbour methods work on the leading principal components
+
+
+class _TSNE:
+    """openTSNE (Policar et al. 2019) behind fit_transform / transform."""
+
+    def __init__(self, components: int, neighbours: int, seed: int):
+        from openTSNE import TSNE
+
+        self.settings = TSNE(
+            n_components=components, perplexity=neighbours, random_state=seed, neighbors="exact", n_jobs=1
+        )
+
+    def fit_transform(self, x, y=None):
+        self.fitted = self.settings.fit(x)
+        return np.asarray(self.fitted)
+
+    def transform(self, x):
+        perplexity = min(5, (len(self.fitted) - 1) // 3)
+        return np.asarray(self.fitted.transform(x, perplexity=perplexity))
+
+
+def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int) -> Pipeline:
+    """An unfitted reducer for n vectors of length d: standardisation, PCA where useful, the method.
+
+    settings: `components`, and `neighbours` for Isomap and UMAP (t-SNE: perplexity), lowered where n is small.
+    """
+    if name not in REDUCERS:
+        raise InputError(f"reducer {name!r} is unknown; known are {', '.join(REDUCERS)}")
+    if name == "none":
+        return make_pipeline(StandardScaler())
+    components = min(settings["components"], n - 2, d)
+    if name == "pca":
+        return make_pipeline(StandardScaler(), PCA(components, random_state=seed))
+    first = make_pipeline(StandardScaler(), PCA(min(_PCA_FIRST, n - 1, d), random_state=seed)).steps
+    if name == "isomap":
+        from sklearn.manifold import Isomap
+
+        method = Isomap(n_neighbors=min(settings["neighbours"], n - 1), n_components=components)
+    elif name == "umap":
+        from umap import UMAP
+
+        method = UMAP(
+            n_neighbors=min(settings["neighbours"], n - 1), n_components=components, min_dist=0.0, random_state=seed,
+            n_jobs=1,
+        )  # fmt: skip
+    else:
+        method = _TSNE(min(components, 2), min(settings["neighbours"], max(2, (n - 1) // 3)), seed)
+    return Pipeline([*first, (name, method)])
+
+
+def reduce_embeddings(
+    name: str, paths: list[Path], settings: Mapping, exclude_cut: bool, seed: int, model: Path, coordinates: Path
+) -> None:
+    """Fit reducer `name` on the reference slides' embeddings; write the fitted reducer and its coordinates.
+
+    coordinates (`.npz`): `glomerulus`, `slide`, `label`, `coordinates` float32 (n, components), `vectors` (n, d), `weights`.
+    """
+    embeddings = Embeddings(paths)
+    kept = ~embeddings.cut if exclude_cut else np.ones(len(embeddings), bool)
+    n = int(kept.sum())
+    if n < MIN_REFERENCE:
+        raise InputError(
+            f"{n} whole glomeruli on the {len(paths)} reference slides, at least {MIN_REFERENCE} are needed to cluster; "
+            "see results/glomeruli.csv, lower `detection: threshold`, or set `clustering: reference: all`"
+        )
+    vectors = embeddings.vectors[kept]
+    reducer = make_reducer(name, n, vectors.shape[1], settings, seed)
+    placed = np.asarray(reducer.fit_transform(vectors), np.float32)
+    Path(model).parent.mkdir(parents=True, exist_ok=True)
+    joblib.dump(reducer, model, compress=3)
+    np.savez(
+        coordinates,
+        glomerulus=embeddings.glomerulus[kept],
+        slide=embeddings.slide[kept],
+        label=embeddings.label[kept],
+        coordinates=placed,
+        vectors=vectors,
+        weights=embeddings.weights,
+    )
+    log.info("%s: %d glomeruli, %d -> %d dimensions", name, n, vectors.shape[1], placed.shape[1])

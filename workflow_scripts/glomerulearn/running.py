@@ -1,0 +1,39 @@
+"""How a step runs as a job: where its log goes, how it shows progress."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from glomerulearn.errors import InputError
+
+
+@contextmanager
+def logged(path: str) -> Iterator[None]:
+    """Send logging, warnings and the traceback of whatever goes wrong in the block to the file `path`."""
+    handler = logging.FileHandler(path, mode="w")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except InputError as error:
+        # the user's to mend: the message says it all, a traceback would bury it
+        logging.error("%s", error)
+        sys.exit(f"Error: {error}")
+    except BaseException:
+        logging.error("%s", traceback.format_exc())
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def bar(title: str) -> Callable:
+    """A progress bar for an iterable, shown on a terminal only."""
+    return lambda items: tqdm(items, desc=title, disable=None, leave=False)

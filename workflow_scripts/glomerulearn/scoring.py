@@ -1,0 +1,103 @@
+"""How good is a segmentation? Pixels and glomeruli, on whole slides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+
+@dataclass
+class PixelCounts:
+    """The confusion of glomerulus against background over pixels; add them up over slides."""
+
+    true_positive: int = 0
+    false_positive: int = 0
+    false_negative: int = 0
+    true_negative: int = 0
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, truth: np.ndarray) -> "PixelCounts":
+        """Count two boolean arrays of the same shape."""
+        both = int(np.sum(predicted & truth))
+        positive, true = int(predicted.sum()), int(truth.sum())
+        return cls(both, positive - both, true - both, truth.size - positive - true + both)
+
+    def __add__(self, other: "PixelCounts") -> "PixelCounts":
+        return PixelCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def accuracy(self) -> float:
+        total = self.true_positive + self.false_positive + self.false_negative + self.true_negative
+        return _ratio(self.true_positive + self.true_negative, total)
+
+    @property
+    def dice(self) -> float:
+        """2 TP / (2 TP + FP + FN); not a number where neither has a glomerulus."""
+        return _ratio(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of the IoU of glomerulus and of background; a class that neither has is left out."""
+        wrong = self.false_positive + self.false_negative
+        return float(
+            np.nanmean([_ratio(self.true_positive, self.true_positive + wrong),
+                        _ratio(self.true_negative, self.true_negative + wrong)])
+        )  # fmt: skip
+
+    @property
+    def precision(self) -> float:
+        return _ratio(self.true_positive, self.true_positive + self.false_positive)
+
+    @property
+    def recall(self) -> float:
+        return _ratio(self.true_positive, self.true_positive + self.false_negative)
+
+
+@dataclass
+class GlomerulusCounts:
+    """Glomeruli found, invented and missed."""
+
+    matched: int = 0
+    predicted: int = 0
+    true: int = 0
+
+    def __add__(self, other: "GlomerulusCounts") -> "GlomerulusCounts":
+        return GlomerulusCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def f1(self) -> float:
+        """2 matched / (predicted + true); not a number where there is nothing to find and nothing was found."""
+        return _ratio(2 * self.matched, self.predicted + self.true)
+
+
+def match_glomeruli(
+    predicted: Sequence[BaseGeometry], truth: Sequence[BaseGeometry], min_iou: float = 0.5
+) -> list[tuple[int, int, float]]:
+    """Pair predicted with true polygons one to one, best IoU first: list of (predicted index, true index, IoU)."""
+    tree = shapely.STRtree(list(truth))
+    pairs = []
+    for index, polygon in enumerate(predicted):
+        for other in tree.query(polygon, predicate="intersects") if len(truth) else ():
+            overlap = polygon.intersection(truth[other]).area
+            iou = overlap / (polygon.area + truth[other].area - overlap)
+            if iou >= min_iou:
+                pairs.append((index, int(other), float(iou)))
+    taken_predicted, taken_true, matches = set(), set(), []
+    for index, other, iou in sorted(pairs, key=lambda pair: -pair[2]):
+        if index not in taken_predicted and other not in taken_true:
+            taken_predicted.add(index)
+            taken_true.add(other)
+            matches.append((index, other, iou))
+    return matches
+
+
+def cross_entropy(probability: np.ndarray, truth: np.ndarray) -> float:
+    """Sum of -log p(true class) over pixels; probability in 0..1 (clipped to 8-bit resolution), truth bool."""
+    probability = np.clip(probability, 1 / 510, 1 - 1 / 510)
+    return float(-np.log(np.where(truth, probability, 1 - probability), dtype=np.float64).sum())
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,129 @@
+"""Read and check the slide sheet and the crop sheet: every error names the file, the row, the column and the fix.
+
+Imported while the workflow is parsed, so nothing heavy here.
+"""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from glomerulearn.errors import InputError
+
+SPLITS = ("train", "val", "test", "predict")
+_SCORED = ("train", "val", "test")
+
+
+def read_slides(path: str | Path, schema: str | Path, base: str | Path | None = None) -> dict[str, dict]:
+    """The slide sheet as slide name -> row. Relative paths are resolved against `base` (default: the sheet's folder).
+
+    Row keys: slide, path, annotation ("" = none), split, mpp (float or None), patient, site, stain, group.
+    Raises: InputError on any wrong cell, a name used twice, or a slide, file or patient in two of train, val, test.
+    """
+    path = Path(path)
+    base = path.parent if base is None else Path(base)
+    rows = {}
+    for number, row in _checked_rows(path, schema):
+        name = row["slide"]
+        if name in rows:
+            raise InputError(f"{path}, row {number}, column slide: {name!r} stands in two rows; names must be unique")
+        if row["split"] in _SCORED and not row["annotation"]:
+            raise InputError(
+                f"{path}, row {number}, column annotation: slide {name!r} has split {row['split']!r} but no outlines; "
+                "name its outline file, or set split to predict"
+            )
+        for column in ("path", "annotation"):
+            row[column] = str(base / row[column]) if row[column] else ""
+        rows[name] = row
+    check_leaks(rows, path)
+    return rows
+
+
+def check_leaks(rows: Mapping[str, Mapping], path: Path) -> None:
+    """Raise InputError when one file or one patient stands in two of train, val and test."""
+    for column in ("path", "patient"):
+        splits = defaultdict(dict)
+        for name, row in rows.items():
+            if row["split"] in _SCORED and row[column]:
+                splits[row[column]].setdefault(row["split"], name)
+        for value, found in splits.items():
+            if len(found) > 1:
+                raise InputError(
+                    f"{path}, column {column}: {value!r} stands in the splits {', '.join(found)} (slides "
+                    f"{', '.join(found.values())}); scores would be about what the network has seen. Give them one split"
+                )
+
+
+def read_crops(path: str | Path, schema: str | Path) -> dict[str, list[dict]]:
+    """The crop sheet as slide name -> rows (glomerulus, image, mask, slide, site, label); paths made absolute.
+
+    Raises: InputError on any wrong cell, a glomerulus named twice, or an image or mask that is not there.
+    """
+    path = Path(path)
+    slides, seen = defaultdict(list), set()
+    for number, row in _checked_rows(path, schema):
+        if row["glomerulus"] in seen:
+            raise InputError(
+                f"{path}, row {number}, column glomerulus: {row['glomerulus']!r} stands in two rows; names must be unique"
+            )
+        seen.add(row["glomerulus"])
+        for column in ("image", "mask"):
+            if row[column]:
+                row[column] = str(path.parent / row[column])
+                if not Path(row[column]).is_file():
+                    raise InputError(f"{path}, row {number}, column {column}: no such file {row[column]}")
+        slides[row["slide"]].append(row)
+    return dict(slides)
+
+
+def _checked_rows(path: Path, schema: str | Path):
+    schema = yaml.safe_load(Path(schema).read_text())
+    columns = schema["properties"]
+    validator = Draft202012Validator(schema)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: the sheet cannot be read ({error}); check the path in config") from error
+    first = text.split("\n", 1)[0]
+    reader = csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in first else ",")
+    unknown = [name for name in reader.fieldnames or () if name not in columns]
+    missing = [name for name in schema["required"] if name not in (reader.fieldnames or ())]
+    if unknown or missing:
+        problem = f"unknown column {unknown[0]!r}" if unknown else f"column {missing[0]!r} is missing"
+        raise InputError(
+            f"{path}, row 1: {problem}; required are {', '.join(schema['required'])}, known are {', '.join(columns)}"
+        )
+    empty = True
+    for number, raw in enumerate(reader, start=2):
+        if None in raw or None in raw.values():
+            raise InputError(f"{path}, row {number}: not as many cells as row 1 has columns; check tabs and commas")
+        row = {name: columns[name].get("default", "") for name in columns}
+        row |= {name: value.strip() for name, value in raw.items() if value.strip()}
+        if not any(value.strip() for value in raw.values()):
+            continue
+        if row.get("mpp") is not None and "mpp" in row:
+            row["mpp"] = _number(row["mpp"])
+        for error in validator.iter_errors({name: value for name, value in row.items() if value is not None}):
+            column = error.absolute_path[0] if error.absolute_path else re.findall(r"'(\w+)'", error.message)[0]
+            hint = columns.get(column, {}).get("description", "")
+            raise InputError(f"{path}, row {number}, column {column}: found {row.get(column)!r}; {hint}")
+        for column in schema["required"]:
+            if not row[column]:
+                raise InputError(
+                    f"{path}, row {number}, column {column}: empty; {columns[column].get('description', 'fill it in')}"
+                )
+        empty = False
+        yield number, row
+    if empty:
+        raise InputError(f"{path}: the sheet has no rows below its header; add a row per slide")
+
+
+def _number(text):
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return text  # the schema then says what is wrong with it

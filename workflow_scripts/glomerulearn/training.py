@@ -1,0 +1,251 @@
+"""Train a network: one loop for every segmenter, with early stopping, the best epoch kept, resumable.
+
+Files of a trained segmenter: `model.safetensors` (weights of the best epoch), `model.json` (what it takes to rebuild and
+to trust it: architecture, settings, slides, best epoch, scores), `epochs.csv` (one row per epoch).
+"""
+
+import copy
+import csv
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from glomerulearn.errors import InputError
+from glomerulearn.networks import build_segmenter
+from glomerulearn.patches import PatchStore
+from glomerulearn.sampling import GridWindows, RandomWindows, to_tensor
+from glomerulearn.scoring import PixelCounts
+
+log = logging.getLogger(__name__)
+
+
+def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy plus soft Dice loss (Milletari et al. 2016) of the glomerulus class over the batch.
+
+    logits: (N, 2, h, w); labels: int64 (N, h, w), 0 or 1.
+    """
+    cross_entropy = nn.functional.cross_entropy(logits, labels)
+    probability, truth = logits.softmax(1)[:, 1], labels.float()
+    overlap = (probability * truth).sum()
+    dice = (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
+    return cross_entropy + 1 - dice
+
+
+def pick_device(gpu: int = 0) -> torch.device:
+    """The first GPU where one was granted and is there, else the CPU."""
+    return torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
+
+
+def train_segmenter(
+    name: str,
+    train: Sequence[Path],
+    val: Sequence[Path],
+    settings: Mapping,
+    folder: Path,
+    device: torch.device | None = None,
+    threads: int = 1,
+    progress=iter,
+) -> dict:
+    """Train segmenter `name` on the patch stores `train`, watched on `val`; write model files into `folder`.
+
+    settings: `network` (keyword arguments of the architecture), `window_px`, `batch`, `epochs`, `windows_per_epoch`,
+    `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `augmentation`,
+    `precision` (float32 | bfloat16), `workers`, `seed`.
+    An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
+    Returns: the content of `model.json`. Raises: InputError when a split has no usable slide or no outline.
+    """
+    device = device or torch.device("cpu")
+    torch.set_num_threads(threads)
+    torch.manual_seed(settings["seed"])
+    train, val = usable(train, "train"), usable(val, "val")
+    data = RandomWindows(train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"])
+    if not any(len(centres) for centres in data.glomeruli):
+        raise InputError("the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet")
+    model = build_segmenter(name, settings["network"]).to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(model)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
+    )
+    steps = settings["epochs"] * -(-settings["windows_per_epoch"] // settings["batch"])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings["learning_rate"], total_steps=steps)
+    state = {"epoch": 0, "rows": [], "best": -1.0, "best_epoch": 0, "best_state": None}
+    resume = Path(folder) / "resume.pt"
+    digest = _digest(name, settings, train, val)
+    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
+    _resume(resume, digest, parts, state)
+
+    rounds = progress(range(state["epoch"] + 1, settings["epochs"] + 1))
+    for epoch in rounds:
+        if epoch - state["best_epoch"] > settings["patience"]:
+            log.info("%s: no better epoch since %d; stopped early", name, state["best_epoch"])
+            break
+        started = time.perf_counter()
+        data.epoch = epoch
+        loss = train_one_epoch(model, average, data, optimiser, schedule, settings, device)
+        with torch.no_grad():
+            val_loss, counts = evaluate(average, val, settings, device)
+        state["rows"].append(
+            {
+                "epoch": epoch,
+                "train_loss": round(loss, 5),
+                "val_loss": round(val_loss, 5),
+                "val_accuracy": round(counts.accuracy, 5),
+                "val_mean_iou": round(counts.mean_iou, 5),
+                "val_dice": round(counts.dice, 5),
+                "learning_rate": schedule.get_last_lr()[0],
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+        )
+        log.info("%s: %s", name, state["rows"][-1])
+        if hasattr(rounds, "set_postfix"):
+            rounds.set_postfix(loss=f"{loss:.3f}", val_dice=f"{counts.dice:.3f}")
+        state["epoch"] = epoch
+        if counts.mean_iou > state["best"]:
+            weights = {key: value.detach().cpu().clone().contiguous() for key, value in average.state_dict().items()}
+            state |= {"best": counts.mean_iou, "best_epoch": epoch, "best_state": weights}
+        _save_resume(resume, digest, parts, state)
+    best = next(row for row in state["rows"] if row["epoch"] == state["best_epoch"])
+    facts = {
+        "segmenter": name,
+        "network": dict(settings["network"]),
+        "settings": dict(settings),
+        "mpp": PatchStore(train[0]).mpp,
+        "train": [PatchStore(path).slide for path in train],
+        "val": [PatchStore(path).slide for path in val],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "best_epoch": best,
+        "torch": torch.__version__,
+    }
+    save_model(folder, state["best_state"], facts, state["rows"])
+    resume.unlink(missing_ok=True)
+    return facts
+
+
+def train_one_epoch(model, average, data, optimiser, schedule, settings: Mapping, device) -> float:
+    """One pass over `data`; `average` follows `model` as an exponential moving average. Returns the mean loss."""
+    model.train()
+    losses = []
+    loader = DataLoader(
+        data, settings["batch"], num_workers=settings["workers"], pin_memory=device.type == "cuda", collate_fn=_collate
+    )
+    for images, labels in loader:
+        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        with _autocast(settings, device):
+            logits = model(images)
+        loss = segmentation_loss(logits.float(), labels.to(device, non_blocking=True))
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+        # a short memory at first, so that the average does not drag the random start along
+        step = schedule.last_epoch
+        _follow(average, model, min(settings["ema"], (1 + step) / (10 + step)))
+        losses.append(loss.item())
+    return float(np.mean(losses))
+
+
+def evaluate(model, paths: Sequence[Path], settings: Mapping, device) -> tuple[float, PixelCounts]:
+    """Mean loss and pixel counts of `model` over every stored patch of the slides."""
+    model.eval()
+    losses, counts = [], PixelCounts()
+    for images, labels in DataLoader(GridWindows(paths), settings["batch"], collate_fn=_collate):
+        with _autocast(settings, device):
+            logits = model(images.to(device, memory_format=torch.channels_last)).float().cpu()
+        losses.append(segmentation_loss(logits, labels).item() * len(images))
+        counts += PixelCounts.of(logits.argmax(1).numpy() > 0, labels.numpy() > 0)
+    return sum(losses) / sum(1 for path in paths for _ in PatchStore(path).grid), counts
+
+
+def usable(paths: Sequence[Path], split: str) -> list[Path]:
+    """The stores that have patches and outlines; the others are named in the log."""
+    kept = []
+    for path in paths:
+        store = PatchStore(path)
+        if store.usable and store.annotated:
+            kept.append(Path(path))
+        else:
+            log.warning("%s slide %s is left out: %s", split, store.slide, store.attributes.get("reason") or "no outlines")
+    if not kept:
+        raise InputError(
+            f"no usable slide with outlines in split `{split}` ({len(paths)} in the sheet); see results/qc/slides.tsv, "
+            f"and give at least one slide `split` = {split} and an `annotation` in the slide sheet"
+        )
+    return kept
+
+
+def save_model(folder: Path, state: Mapping, facts: Mapping, rows: Sequence[Mapping]) -> None:
+    """Write weights (safetensors), facts (JSON) and epochs (CSV) into `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(state), folder / "model.safetensors")
+    (folder / "model.json").write_text(json.dumps(facts, indent=2) + "\n")
+    with (folder / "epochs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def load_segmenter(folder: Path, device: torch.device | None = None) -> tuple[nn.Module, dict]:
+    """The trained segmenter in `folder`, ready for inference, and its facts."""
+    facts = json.loads((Path(folder) / "model.json").read_text())
+    network = dict(facts["network"]) | {"weights": "none"}  # its own weights follow
+    model = build_segmenter(facts["segmenter"], network)
+    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    return model.to(device or "cpu", memory_format=torch.channels_last).eval(), facts
+
+
+def _collate(items) -> tuple[torch.Tensor, torch.Tensor]:
+    return to_tensor(np.stack([image for image, _ in items])), torch.from_numpy(np.stack([label for _, label in items]))
+
+
+def _autocast(settings: Mapping, device: torch.device):
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings["precision"] == "bfloat16")
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
+
+
+def _digest(name: str, settings: Mapping, train: Sequence[Path], val: Sequence[Path]) -> str:
+    """What a resume file must have been made from."""
+    stores = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in (*train, *val)]
+    return hashlib.sha256(json.dumps([name, settings, stores], sort_keys=True).encode()).hexdigest()
+
+
+def _save_resume(path: Path, digest: str, parts: Mapping, state: Mapping) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save({"digest": digest, "state": state, **{key: part.state_dict() for key, part in parts.items()}}, partial)
+    os.replace(partial, path)
+
+
+def _resume(path: Path, digest: str, parts: Mapping, state: dict) -> None:
+    if not path.is_file():
+        return
+    try:
+        saved = torch.load(path, weights_only=True)
+    except Exception as error:  # a file cut short by the interruption
+        log.warning("%s: not readable (%s); training starts afresh", path, error)
+        return
+    if saved["digest"] != digest:
+        log.warning("%s: made with other settings or data; training starts afresh", path)
+        return
+    for key, part in parts.items():
+        part.load_state_dict(saved[key])
+    state |= saved["state"]
+    log.info("resumed after epoch %d", state["epoch"])
