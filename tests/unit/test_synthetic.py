@@ -8,12 +8,11 @@ import numpy as np
 import openslide
 import pytest
 import shapely
-from glomerulearn import synthetic
 from shapely.geometry import shape
 
-RECIPE = synthetic.Recipe(
-    800, 600, mpp=1.0, site="lab_a", glomeruli=4, grade_shares=(1, 1, 1, 1), cut_share=0
-)
+from glomerulearn import synthetic
+
+RECIPE = synthetic.Recipe(800, 600, mpp=1.0, site="lab_a", glomeruli=4, grade_shares=(1, 1, 1, 1), cut_share=0)
 
 
 def pixels(path):

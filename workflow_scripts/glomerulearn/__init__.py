@@ -3,5 +3,3 @@
 One module per thing a nephropathologist or a microscopist would name, in the order the data flows. Nothing here
 knows Snakemake: every step can be called from Python.
 """
-
-__version__ = "0.1.0"

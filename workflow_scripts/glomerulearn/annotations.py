@@ -65,6 +65,15 @@ def read_outlines(path: str | Path, classes: Mapping[str, str]) -> list[Outline]
     return outlines
 
 
+def readable_outlines(annotation: Path | None, classes: Mapping[str, str]) -> list[Outline]:
+    """The outlines of a file, or none where it cannot be used: tiling has already reported that slide."""
+    try:
+        return [] if annotation is None else read_outlines(annotation, classes)
+    except InputError as error:
+        log.error("%s", error)
+        return []
+
+
 def rasterise(
     outlines: Sequence[Outline], labels: Sequence[str], scale: float, x: float, y: float, size: tuple[int, int]
 ) -> np.ndarray:

@@ -7,7 +7,7 @@ may separate what the embedding does not.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import joblib
@@ -23,7 +23,7 @@ from sklearn.metrics import (
 )
 from sklearn.preprocessing import StandardScaler
 
-from glomerulearn.embedding import Embeddings
+from glomerulearn.vectors import Embeddings
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def cluster_glomeruli(
 ) -> None:  # fmt: skip
     """Fit K-means for every k, choose k by each metric, and write the fits, the scores over k and one row per variant.
 
-    settings: `k_range` [lowest, highest]. sites: slide -> site ("" = unknown).
+    settings: `k_range` [lowest, highest], `metrics` (names of `METRICS`). sites: slide -> site ("" = unknown).
     fits (`.npz`): `glomerulus`, and for each k `centres_{k}` (k, dimensions) and `labels_{k}` (n,); `chosen` (JSON:
     metric -> k).
     """
@@ -64,10 +64,18 @@ def cluster_glomeruli(
         scores["stability"] = stability(points, labels, k, seed)
         rows.append({"k": k, **scores, **agreement(labels, data["label"], site_of(data["slide"], sites))})
     table = pd.DataFrame(rows)
-    chosen = {metric: choose_k(table, metric) for metric in METRICS}
+    chosen = {metric: choose_k(table, metric) for metric in settings["metrics"]}
     weights = str(data["weights"])
     best = [
-        {"extractor": extractor, "reducer": reducer, "metric": metric, "score": row[metric], "n": n, "weights": weights, **row}
+        {
+            "extractor": extractor,
+            "reducer": reducer,
+            "metric": metric,
+            "score": row[metric],
+            "n": n,
+            "weights": weights,
+            **row,
+        }
         for metric, k in chosen.items()
         for row in table[table["k"] == k].to_dict("records")
     ]
@@ -144,11 +152,15 @@ def assign_clusters(
 
     embeddings: extractor -> file of this slide; reducers, fits: (extractor, reducer) -> files of the reference cohort.
     A glomerulus of the reference cohort keeps the cluster it was fitted with; any other is placed by the fitted reducer
-    and given the nearest centre. Columns: `slide`, `glomerulus`, `{extractor}_{reducer}_{metric}`.
+    and given the nearest centre. Columns: `slide`, `glomerulus`, `label`, `cut`, `random_weights` (the extractors whose
+    weights are random), `{extractor}_{reducer}_{metric}`.
     """
     loaded = {extractor: Embeddings([path]) for extractor, path in embeddings.items()}
-    names = next(iter(loaded.values())).glomerulus
-    columns = {"slide": np.full(len(names), slide), "glomerulus": names}
+    first = next(iter(loaded.values()))
+    names = first.glomerulus
+    random = " ".join(extractor for extractor, embeddings in loaded.items() if embeddings.weights == "random")
+    columns = {"slide": np.full(len(names), slide), "glomerulus": names, "label": first.label, "cut": first.cut}
+    columns["random_weights"] = np.full(len(names), random)
     for (extractor, reducer), path in fits.items():
         fit = dict(np.load(path))
         known = {name: index for index, name in enumerate(fit["glomerulus"])}
@@ -168,8 +180,3 @@ def assign_clusters(
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(target, index=False)
     return table
-
-
-def collect_variants(paths: Sequence[Path], target: Path) -> None:
-    """One table of all variants."""
-    pd.concat([pd.read_csv(path, sep="\t") for path in paths]).to_csv(target, sep="\t", index=False)

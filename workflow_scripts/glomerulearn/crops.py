@@ -14,9 +14,9 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from glomerulearn import stores
-from glomerulearn.detection import MaskStore
 from glomerulearn.errors import InputError
 from glomerulearn.glomeruli import tissue_border_share
+from glomerulearn.masks import MaskStore
 from glomerulearn.slides import DamagedRegion, open_slide
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,13 @@ _MAX_GLASS = 0.25  # more glass than this around it, and the tissue's edge cuts 
 
 
 def crop_glomeruli(
-    slide_path: Path, mpp: float | None, mask_path: Path, table: pd.DataFrame, settings: Mapping, target: Path, progress=iter
+    slide_path: Path,
+    mpp: float | None,
+    mask_path: Path,
+    table: pd.DataFrame,
+    settings: Mapping,
+    target: Path,
+    progress=iter,
 ) -> None:
     """Cut every detected glomerulus of a slide, centred, at a fixed field, and write the crop store.
 
@@ -49,9 +55,7 @@ def crop_glomeruli(
                     log.warning("glomerulus %s cannot be cropped: %s", row["glomerulus"], error)
                     lost.append(row["glomerulus"])
                     continue
-                mask = _mask_window(
-                    instances, number, corner, slide.mpp, mask_store.attributes["mpp"], crop_mpp, size
-                )
+                mask = _mask_window(instances, number, corner, slide.mpp, mask_store.attributes["mpp"], crop_mpp, size)
                 glass = tissue_border_share(image, mask, _RING_UM / crop_mpp)
                 leaves_field = bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
                 cut = bool(row["touches_border"]) or glass > _MAX_GLASS or leaves_field
@@ -101,7 +105,12 @@ def import_crops(slide: str, rows: Sequence[Mapping], settings: Mapping, target:
         images.append(image)
         masks.append(mask > 127)
         records.append(
-            {"glomerulus": row["glomerulus"], "label": row.get("label") or "", "cut": False, "site": row.get("site") or ""}
+            {
+                "glomerulus": row["glomerulus"],
+                "label": row.get("label") or "",
+                "cut": False,
+                "site": row.get("site") or "",
+            }
         )
     write_crops(target, slide, images, masks, records, settings | {"lost": []})
 

@@ -6,13 +6,12 @@ otherwise vectors tell the laboratory, the neighbourhood and the size before the
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,7 +20,6 @@ from glomerulearn.errors import InputError
 from glomerulearn.networks.autoencoder import Autoencoder
 from glomerulearn.networks.weights import load_encoder_weights
 from glomerulearn.stain import normalise
-from glomerulearn.training import save_model
 
 log = logging.getLogger(__name__)
 
@@ -67,82 +65,10 @@ def _fit(image: np.ndarray, mask: np.ndarray, size: int, box: bool) -> tuple[np.
     return image, cv2.warpAffine(mask.astype(np.float32), matrix, (size, size), flags=flags)
 
 
-def train_autoencoder(
-    paths: Sequence[Path], settings: Mapping, folder: Path, device: torch.device, threads: int = 1, progress=iter
-) -> dict:
-    """Train the autoencoder on the crops of the reference slides and write its files into `folder`.
-
-    settings: `pixels` (as `prepare`), `size_px`, `channels`, `latent`, `epochs`, `batch`, `learning_rate`, `val_share`,
-    `seed`. Whole slides are held out for the validation loss where there are several. Returns: the model's facts.
-    """
-    torch.set_num_threads(threads)
-    torch.manual_seed(settings["seed"])
-    rng = np.random.default_rng(settings["seed"])
-    stores = [store for store in map(CropStore, paths) if len(store)]
-    total = sum(len(store) for store in stores)
-    if total < 2:
-        raise InputError(f"{total} glomeruli on the {len(paths)} reference slides: too few to train an autoencoder on")
-    order = rng.permutation(len(stores))
-    held = {stores[i].slide for i in order[: max(1, round(settings["val_share"] * len(stores)))]} if len(stores) > 1 else set()
-    prepared = {store.slide: prepare(store, settings["pixels"], settings["size_px"]) for store in stores}
-    train = [_join(prepared, keep) for keep in [[s for s in prepared if s not in held]]][0]
-    val = _join(prepared, sorted(held)) if held else train
-    model = Autoencoder(settings["size_px"], tuple(settings["channels"]), settings["latent"]).to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), settings["learning_rate"])
-    steps = settings["epochs"] * -(-len(train[0]) // settings["batch"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings["learning_rate"], total_steps=steps)
-    rows, best = [], (float("inf"), {}, 0)
-    for epoch in progress(range(1, settings["epochs"] + 1)):
-        model.train()
-        losses = []
-        for picked in np.array_split(rng.permutation(len(train[0])), -(-len(train[0]) // settings["batch"])):
-            images, masks = (_turn(part[picked], epoch).to(device) for part in train)
-            loss = _reconstruction_loss(model(images), images, masks)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            losses.append(loss.item())
-        model.eval()
-        with torch.no_grad():
-            val_losses = [
-                _reconstruction_loss(model(images.to(device)), images.to(device), masks.to(device)).item()
-                for images, masks in zip(val[0].split(settings["batch"]), val[1].split(settings["batch"]), strict=True)
-            ]
-        rows.append({"epoch": epoch, "train_loss": float(np.mean(losses)), "val_loss": float(np.mean(val_losses))})
-        log.info("autoencoder: %s", rows[-1])
-        if rows[-1]["val_loss"] < best[0]:
-            state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
-            best = rows[-1]["val_loss"], state, epoch
-    facts = {
-        "settings": dict(settings),
-        "slides": sorted(prepared),
-        "val_slides": sorted(held),
-        "n": total,
-        "best_epoch": rows[best[2] - 1],
-    }
-    save_model(folder, best[1], facts, rows)
-    return facts
-
-
-def _join(prepared: Mapping, slides: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(torch.from_numpy(np.concatenate([prepared[slide][part] for slide in slides])) for part in (0, 1))
-
-
-def _turn(batch: torch.Tensor, epoch: int) -> torch.Tensor:
-    """A glomerulus has no up: every epoch shows another of the eight orientations."""
-    return _orientation(batch, epoch % 8).contiguous()
-
-
-def _orientation(batch: torch.Tensor, number: int) -> torch.Tensor:
+def orientation(batch: torch.Tensor, number: int) -> torch.Tensor:
+    """One of the eight ways to lay a square: `number` 0 to 7; batch (..., h, w)."""
     batch = torch.rot90(batch, number % 4, (-2, -1))
     return batch.flip(-1) if number >= 4 else batch
-
-
-def _reconstruction_loss(output: torch.Tensor, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Squared error per glomerulus pixel: what is masked needs no reconstruction."""
-    error = ((output - images) ** 2).mean(1)
-    return (error * masks).sum() / masks.sum().clamp(min=1)
 
 
 def embed_slide(
@@ -162,7 +88,7 @@ def embed_slide(
     with torch.no_grad():
         for start in progress(range(0, len(images), settings["batch"])):
             batch = [torch.from_numpy(part[start : start + settings["batch"]]).to(device) for part in (images, masks)]
-            turned = [embed(*(_orientation(each, i) for each in batch)) for i in range(settings["orientations"])]
+            turned = [embed(*(orientation(each, i) for each in batch)) for i in range(settings["orientations"])]
             parts.append(torch.stack(turned).mean(0).float().cpu().numpy())
     facts = {"extractor": extractor, "slide": store.slide, "weights": settings.get("weights", "trained on the cohort")}
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +111,8 @@ def _embedder(extractor: str, settings: Mapping, model_folder: Path | None, devi
         return lambda images, masks: model.encode(images), facts["size_px"]
     if extractor not in PRETRAINED:
         raise InputError(f"extractor {extractor!r} is unknown; known are autoencoder, {', '.join(PRETRAINED)}")
+    import torchvision  # slow to import, and only these extractors need it
+
     torch.manual_seed(settings["seed"])  # what `random` weights are drawn from
     model = getattr(torchvision.models, extractor)(weights=None)
     load_encoder_weights(model, extractor, settings["weights"], settings["sha256"])
@@ -199,22 +127,3 @@ def _masked_mean(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Average features (N, c, h, w) over the glomerulus: (N, c)."""
     weights = nn.functional.adaptive_avg_pool2d(masks[:, None], features.shape[-2:])
     return (features * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
-
-
-class Embeddings:
-    """The embeddings of several slides: `glomerulus`, `slide`, `label` (str), `cut` (bool), `vectors` (N, d), `weights`."""
-
-    def __init__(self, paths: Sequence[Path]):
-        files = [dict(np.load(path)) for path in paths]  # allow_pickle stays off
-        self.facts = [json.loads(str(file["facts"])) for file in files]
-        full = [i for i, file in enumerate(files) if len(file["glomerulus"])]
-        self.weights: str = self.facts[0]["weights"] if files else ""
-        self.glomerulus, self.label, self.cut = (
-            np.concatenate([files[i][name] for i in full]) if full else np.zeros(0, kind)
-            for name, kind in (("glomerulus", "U1"), ("label", "U1"), ("cut", bool))
-        )
-        self.slide = np.repeat([self.facts[i]["slide"] for i in full], [len(files[i]["glomerulus"]) for i in full])
-        self.vectors = np.concatenate([files[i]["vectors"] for i in full]) if full else np.zeros((0, 0), np.float32)
-
-    def __len__(self) -> int:
-        return len(self.glomerulus)

@@ -1,6 +1,7 @@
 """From a probability map to single glomeruli: instances, polygons, and a table in micrometres."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -120,6 +121,31 @@ def add_labels(table: pd.DataFrame, shapes: Sequence[Polygon], outlines: Sequenc
     return table
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of glomeruli; names and labels stay text, whatever they look like."""
+    return pd.read_csv(
+        path,
+        dtype={"slide": str, "glomerulus": str, "label": str},
+        keep_default_na=False,
+        na_values={name: [""] for name in TABLE_COLUMNS if name not in ("slide", "glomerulus", "label")},
+    )
+
+
+def collect_glomeruli(detections: Sequence[Path], assignments: Sequence[Path]) -> pd.DataFrame:
+    """All glomeruli of a cohort: what was measured of each, then one column per variant.
+
+    A glomerulus whose crop could not be read keeps its row, without clusters; crops that users brought have no place on a
+    slide.
+    """
+    assigned = pd.concat([read_table(path) for path in assignments], ignore_index=True)
+    measured = [table for table in map(read_table, detections) if len(table)]
+    if not measured:
+        return pd.DataFrame(columns=list(TABLE_COLUMNS)).merge(
+            assigned, on=["slide", "glomerulus", "label"], how="right"
+        )
+    return pd.concat(measured, ignore_index=True).merge(assigned, on=["slide", "glomerulus", "label"], how="outer")
+
+
 def tissue_border_share(image: np.ndarray, mask: np.ndarray, width_px: float) -> float:
     """Share of the ring around a glomerulus that is glass: high where the tissue's edge cuts it.
 
@@ -133,5 +159,3 @@ def tissue_border_share(image: np.ndarray, mask: np.ndarray, width_px: float) ->
     pixels = image[ring]
     glass = (pixels.min(axis=1) > 225) & (np.ptp(pixels, axis=1) < 20)
     return float(glass.mean())
-
-

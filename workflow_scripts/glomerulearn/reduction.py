@@ -13,8 +13,8 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from glomerulearn.embedding import Embeddings
 from glomerulearn.errors import InputError
+from glomerulearn.vectors import Embeddings
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
+
+from glomerulearn.errors import InputError
 
 
 @dataclass
@@ -97,6 +100,14 @@ def cross_entropy(probability: np.ndarray, truth: np.ndarray) -> float:
     """Sum of -log p(true class) over pixels; probability in 0..1 (clipped to 8-bit resolution), truth bool."""
     probability = np.clip(probability, 1 / 510, 1 - 1 / 510)
     return float(-np.log(np.where(truth, probability, 1 - probability), dtype=np.float64).sum())
+
+
+def choose_segmenter(scores: pd.DataFrame) -> str:
+    """The segmenter with the highest MeanIoU over the val slides; the test slides have no say."""
+    val = scores[(scores["split"] == "val") & (scores["slide"] == "all")].dropna(subset="mean_iou")
+    if val.empty:
+        raise InputError("no val slide could be scored, so no segmenter can be chosen; see results/qc/slides.tsv")
+    return str(val.sort_values("mean_iou", ascending=False, kind="stable")["segmenter"].iloc[0])
 
 
 def _ratio(part: float, whole: float) -> float:

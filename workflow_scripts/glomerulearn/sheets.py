@@ -4,6 +4,7 @@ Imported while the workflow is parsed, so nothing heavy here.
 """
 
 import csv
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from glomerulearn.errors import InputError
 
 SPLITS = ("train", "val", "test", "predict")
 _SCORED = ("train", "val", "test")
+_EDGE_BYTES = 1 << 16
 
 
 def read_slides(path: str | Path, schema: str | Path, base: str | Path | None = None) -> dict[str, dict]:
@@ -39,6 +41,11 @@ def read_slides(path: str | Path, schema: str | Path, base: str | Path | None = 
         for column in ("path", "annotation"):
             row[column] = str(base / row[column]) if row[column] else ""
         rows[name] = row
+        if base == path.parent and row["annotation"] and not Path(row["annotation"]).is_file():
+            # outlines that are silently none would train on glomeruli called background
+            raise InputError(
+                f"{path}, row {number}, column annotation: no such file {row['annotation']}; correct the path"
+            )
     check_leaks(rows, path)
     return rows
 
@@ -78,6 +85,30 @@ def read_crops(path: str | Path, schema: str | Path) -> dict[str, list[dict]]:
                     raise InputError(f"{path}, row {number}, column {column}: no such file {row[column]}")
         slides[row["slide"]].append(row)
     return dict(slides)
+
+
+def check_names(slides: Mapping, crops: Mapping) -> None:
+    """Raise InputError when the crop sheet names a slide that the slide sheet has too: their files would collide."""
+    for name in crops:
+        if name in slides:
+            raise InputError(
+                f"slide {name!r} stands in the slide sheet and in the crop sheet; rename it in one of them"
+            )
+
+
+def fingerprint(path: str | Path) -> str:
+    """What tells a file from another without reading it whole: its name, size, first and last 64 kB; or `missing`.
+
+    Neither its folder nor its date count: a copy, a mount elsewhere or a touched file is still the same file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return "missing" if path.name else ""
+    with path.open("rb") as file:
+        start = file.read(_EDGE_BYTES)
+        file.seek(max(0, path.stat().st_size - _EDGE_BYTES))
+        digest = hashlib.sha256(start + file.read(_EDGE_BYTES)).hexdigest()
+    return f"{path.name} {path.stat().st_size} {digest[:16]}"
 
 
 def _checked_rows(path: Path, schema: str | Path):

@@ -1,11 +1,6 @@
-"""Train a network: one loop for every segmenter, with early stopping, the best epoch kept, resumable.
-
-Files of a trained segmenter: `model.safetensors` (weights of the best epoch), `model.json` (what it takes to rebuild and
-to trust it: architecture, settings, slides, best epoch, scores), `epochs.csv` (one row per epoch).
-"""
+"""Train a segmenter: one loop for all of them, with early stopping, the best epoch kept, resumable."""
 
 import copy
-import csv
 import hashlib
 import json
 import logging
@@ -16,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
 from glomerulearn.errors import InputError
-from glomerulearn.networks import build_segmenter
+from glomerulearn.models import save_model
+from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import GridWindows, RandomWindows, to_tensor
 from glomerulearn.scoring import PixelCounts
@@ -39,11 +34,6 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     overlap = (probability * truth).sum()
     dice = (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
     return cross_entropy + 1 - dice
-
-
-def pick_device(gpu: int = 0) -> torch.device:
-    """The first GPU where one was granted and is there, else the CPU."""
-    return torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
 
 
 def train_segmenter(
@@ -70,7 +60,9 @@ def train_segmenter(
     train, val = usable(train, "train"), usable(val, "val")
     data = RandomWindows(train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"])
     if not any(len(centres) for centres in data.glomeruli):
-        raise InputError("the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet")
+        raise InputError(
+            "the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
+        )
     model = build_segmenter(name, settings["network"]).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model)
     optimiser = torch.optim.AdamW(
@@ -175,34 +167,15 @@ def usable(paths: Sequence[Path], split: str) -> list[Path]:
         if store.usable and store.annotated:
             kept.append(Path(path))
         else:
-            log.warning("%s slide %s is left out: %s", split, store.slide, store.attributes.get("reason") or "no outlines")
+            log.warning(
+                "%s slide %s is left out: %s", split, store.slide, store.attributes.get("reason") or "no outlines"
+            )
     if not kept:
         raise InputError(
             f"no usable slide with outlines in split `{split}` ({len(paths)} in the sheet); see results/qc/slides.tsv, "
             f"and give at least one slide `split` = {split} and an `annotation` in the slide sheet"
         )
     return kept
-
-
-def save_model(folder: Path, state: Mapping, facts: Mapping, rows: Sequence[Mapping]) -> None:
-    """Write weights (safetensors), facts (JSON) and epochs (CSV) into `folder`."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(state), folder / "model.safetensors")
-    (folder / "model.json").write_text(json.dumps(facts, indent=2) + "\n")
-    with (folder / "epochs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def load_segmenter(folder: Path, device: torch.device | None = None) -> tuple[nn.Module, dict]:
-    """The trained segmenter in `folder`, ready for inference, and its facts."""
-    facts = json.loads((Path(folder) / "model.json").read_text())
-    network = dict(facts["network"]) | {"weights": "none"}  # its own weights follow
-    model = build_segmenter(facts["segmenter"], network)
-    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-    return model.to(device or "cpu", memory_format=torch.channels_last).eval(), facts
 
 
 def _collate(items) -> tuple[torch.Tensor, torch.Tensor]:
@@ -218,7 +191,8 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new, 1 - decay)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+        # the statistics of batch norm must be as old as the weights they belong to
+        kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
 
 
 def _digest(name: str, settings: Mapping, train: Sequence[Path], val: Sequence[Path]) -> str:

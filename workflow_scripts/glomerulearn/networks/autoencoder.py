@@ -42,5 +42,7 @@ class Autoencoder(nn.Module):
 
 def _conv(source: int, target: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(source, target, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(target), nn.ReLU(inplace=True)
+        nn.Conv2d(source, target, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(target),
+        nn.ReLU(inplace=True),
     )

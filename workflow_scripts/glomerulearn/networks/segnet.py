@@ -1,7 +1,6 @@
 """SegNet (Badrinarayanan, Kendall, Cipolla 2017): a VGG encoder whose pooling indices drive the decoder's unpooling."""
 
 import torch
-import torchvision
 from torch import nn
 
 from glomerulearn.networks.blocks import conv_block, initialise
@@ -55,6 +54,8 @@ class SegNet(nn.Module):
         return self.head(images)
 
     def _load_vgg(self, encoder: str, weights: str) -> None:
+        import torchvision  # slow to import, and only pretrained encoders need it
+
         vgg = getattr(torchvision.models, f"{encoder}_bn")(weights=None)
         load_encoder_weights(vgg, f"{encoder}_bn", weights)
         parts = (nn.Conv2d, nn.BatchNorm2d)

@@ -1,9 +1,7 @@
 """U-Net (Ronneberger, Fischer, Brox 2015): an encoder, and a decoder that gets every encoder level by a skip."""
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from glomerulearn.networks.blocks import conv_block, initialise
 from glomerulearn.networks.weights import load_encoder_weights
@@ -32,6 +30,9 @@ class UNet(nn.Module):
             self.stride = 2 ** (depth - 1)
             self.full_resolution = True
         else:
+            import torchvision  # slow to import, and only these encoders need it
+            from torchvision.models.feature_extraction import create_feature_extractor
+
             model = getattr(torchvision.models, encoder)(weights=None)
             load_encoder_weights(model, encoder, weights)
             names = _TORCHVISION_LEVELS[encoder]
@@ -48,7 +49,8 @@ class UNet(nn.Module):
         if not self.full_resolution:
             # torchvision encoders start at half resolution
             self.last = nn.Sequential(
-                nn.ConvTranspose2d(widths[0], widths[0] // 2, 2, stride=2), conv_block(widths[0] // 2, widths[0] // 2, 1)
+                nn.ConvTranspose2d(widths[0], widths[0] // 2, 2, stride=2),
+                conv_block(widths[0] // 2, widths[0] // 2, 1),
             )
         self.head = nn.Conv2d(widths[0] if self.full_resolution else widths[0] // 2, classes, 1)
         initialise(self if encoder == "plain" else self.ups)

@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import nn
 
@@ -51,6 +50,8 @@ def read_state_dict(path: str | Path, sha256: str | None = None) -> dict[str, to
 
 
 def _from_torchvision(name: str) -> dict[str, torch.Tensor]:
+    import torchvision  # slow to import, and not every network needs it
+
     try:
         return torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
     except OSError as error:  # includes urllib's errors

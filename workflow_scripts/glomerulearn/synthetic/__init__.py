@@ -6,6 +6,7 @@ colours of a laboratory. It is made to try the workflow out and to test it; it s
 """
 
 import csv
+import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -208,7 +209,9 @@ def make_cohort(folder: str | Path, seed: int = 0, jobs: int = 2) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(folder, patient, seed * 1000 + number) for number, patient in enumerate(COHORT)]
     if jobs > 1:
-        with ProcessPoolExecutor(jobs, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        # spawned, not forked: a fork of a process in which OpenCV has threads hangs
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             rows = list(pool.map(_make_patient, *zip(*tasks, strict=True)))
     else:
         rows = [_make_patient(*task) for task in tasks]

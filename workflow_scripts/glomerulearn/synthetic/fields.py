@@ -66,9 +66,7 @@ def cells(
         neighbours = cKDTree(points).query(points[joined], k=4)[1]
         partner = neighbours[np.arange(len(joined)), rng.integers(1, 4, len(joined))]
         names[of_seed[joined]] = of_seed[partner]
-    labels = cv2.remap(
-        nearest.astype(np.float32), along, across, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
-    )
+    labels = cv2.remap(nearest.astype(np.float32), along, across, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
     return names[labels.astype(np.int32)].astype(np.int32), len(names)
 
 
@@ -88,9 +86,7 @@ def rounded_depth(labels: np.ndarray, corner_px: float, gap_px: float) -> np.nda
     return np.where(core, border - gap_px / 2, corner_px - outside)
 
 
-def scatter(
-    allowed: np.ndarray, spacing_px: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def scatter(allowed: np.ndarray, spacing_px: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Random places within `allowed` that keep `spacing_px` apart: integer x, y."""
     priority = rng.random(allowed.shape, dtype=np.float32) * allowed
     side = 2 * max(1, round(spacing_px / 2)) + 1

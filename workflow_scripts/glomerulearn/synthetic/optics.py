@@ -35,12 +35,8 @@ def photograph(section: Section, stain: Stain, rng: np.random.Generator) -> np.n
     strength = rng.normal(1, 0.07, 2).clip(0.85, 1.15).tolist()
     thickness = 1 + 0.07 * noise(shape, 450 / section.mpp, rng) + 0.03 * noise(shape, 60 / section.mpp, rng)
     thickness *= section.tissue
-    haematoxylin = (
-        (0.95 * section.nuclear + stain.basophilia * section.cytoplasm + 0.02) * thickness * strength[0]
-    )
-    counterstain = (
-        stain.cytoplasm * section.cytoplasm + stain.matrix * section.matrix + stain.blood * section.blood
-    )
+    haematoxylin = (0.95 * section.nuclear + stain.basophilia * section.cytoplasm + 0.02) * thickness * strength[0]
+    counterstain = stain.cytoplasm * section.cytoplasm + stain.matrix * section.matrix + stain.blood * section.blood
     counterstain *= thickness * strength[1] * (1 - 0.6 * section.nuclear)
     # the optics: a little blur, less than a pixel
     haematoxylin, counterstain = (cv2.GaussianBlur(dye, (0, 0), 0.65) for dye in (haematoxylin, counterstain))

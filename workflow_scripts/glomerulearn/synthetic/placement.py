@@ -99,9 +99,7 @@ def _find_room(
     return None
 
 
-def _outline(
-    centre: tuple[float, float], diameter_px: float, grade: int | None, rng: np.random.Generator
-) -> Polygon:
+def _outline(centre: tuple[float, float], diameter_px: float, grade: int | None, rng: np.random.Generator) -> Polygon:
     angle = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
     roughness = _VESSEL_ROUGHNESS if grade is None else _ROUGHNESS[grade]
     radius = np.ones(CORNERS)

@@ -1,0 +1,151 @@
+"""Vectors -> reduced spaces -> clusters, fitted on the reference slides; every slide is then assigned to them."""
+
+
+rule reduce_embeddings:
+    """Fit a reducer on the reference slides."""
+    input:
+        vectors=expand("results/embeddings/{{extractor}}/{slide}.npz", slide=reference()),
+    output:
+        model="results/reductions/{extractor}_{reducer}.joblib",
+        coordinates="results/reductions/{extractor}_{reducer}.npz",
+    log:
+        "results/logs/reduce_embeddings/{extractor}_{reducer}.log",
+    benchmark:
+        "results/benchmarks/reduce_embeddings/{extractor}_{reducer}.jsonl"
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code("reduce_embeddings"),
+        cfg=lambda wildcards: json.dumps(
+            {
+                "reducer": config["reduction"].get(wildcards.reducer, {}),
+                "exclude_cut": config["clustering"]["exclude_cut"],
+                "seed": config["seed"],
+            },
+            sort_keys=True,
+        ),
+    script:
+        "../workflow_scripts/reduce_embeddings.py"
+
+
+rule cluster_glomeruli:
+    """Fit K-means for every k and let each metric choose its k."""
+    input:
+        coordinates="results/reductions/{extractor}_{reducer}.npz",
+    output:
+        fits="results/clusters/{extractor}_{reducer}.npz",
+        k_scores="results/scores/k/{extractor}_{reducer}.tsv",
+        variants="results/scores/variants/{extractor}_{reducer}.tsv",
+    log:
+        "results/logs/cluster_glomeruli/{extractor}_{reducer}.log",
+    benchmark:
+        "results/benchmarks/cluster_glomeruli/{extractor}_{reducer}.jsonl"
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code("cluster_glomeruli"),
+        cfg=json.dumps(
+            {
+                "k_range": config["clustering"]["k_range"],
+                "metrics": METRICS,
+                "seed": config["seed"],
+                "sites": {name: site for name, site in sites().items() if name in set(reference())},
+            },
+            sort_keys=True,
+        ),
+    script:
+        "../workflow_scripts/cluster_glomeruli.py"
+
+
+rule assign_clusters:
+    """Give every glomerulus of a slide its cluster in every variant."""
+    input:
+        embeddings=expand("results/embeddings/{extractor}/{{slide}}.npz", extractor=EXTRACTORS),
+        reducers=[f"results/reductions/{extractor}_{reducer}.joblib" for extractor, reducer in SPACES],
+        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+    output:
+        table="results/assignments/{slide}.csv",
+    log:
+        "results/logs/assign_clusters/{slide}.log",
+    benchmark:
+        "results/benchmarks/assign_clusters/{slide}.jsonl"
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        code=code("assign_clusters"),
+        extractors=EXTRACTORS,
+        spaces=[list(space) for space in SPACES],
+    script:
+        "../workflow_scripts/assign_clusters.py"
+
+
+rule collect_variants:
+    """All variants in one table: k, score, agreement with the label and with the site, stability."""
+    input:
+        tables=[f"results/scores/variants/{extractor}_{reducer}.tsv" for extractor, reducer in SPACES],
+    output:
+        table=report(
+            "results/scores/variants.tsv",
+            category="3 Grading",
+            labels={"table": "variants"},
+            caption="../report/variants.rst",
+        ),
+    log:
+        "results/logs/collect_variants.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code("collect_variants"),
+    script:
+        "../workflow_scripts/collect_variants.py"
+
+
+rule collect_glomeruli:
+    """All glomeruli of the cohort in one table, one column per variant."""
+    input:
+        assignments=expand("results/assignments/{slide}.csv", slide=COHORT),
+        detections=expand("results/detections/best/{slide}.csv", slide=SLIDES),
+    output:
+        table="results/glomeruli.csv",
+    log:
+        "results/logs/collect_glomeruli.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code("collect_glomeruli"),
+    script:
+        "../workflow_scripts/collect_glomeruli.py"
+
+
+rule grading:
+    """Target: every glomerulus in every variant."""
+    input:
+        "results/glomeruli.csv",
+        "results/scores/variants.tsv",

@@ -1,0 +1,142 @@
+"""The configuration, the sheets, and what the rules ask of them. No rules here."""
+
+import hashlib
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir, "workflow_scripts")
+LIBRARY = SCRIPTS / "glomerulearn"
+sys.path.insert(0, str(SCRIPTS))
+
+from glomerulearn.code_digest import code_digest
+from glomerulearn.errors import InputError
+from glomerulearn.settings import check_config
+from glomerulearn.sheets import check_names, fingerprint, read_crops, read_slides
+
+DEMO = "results/demo"
+SCHEMAS = Path(workflow.basedir, "schemas")
+PRESETS = Path(workflow.basedir, "config", "presets")
+
+
+if config["slides"] == "demo":
+
+    configfile: PRESETS / "demo.yaml"
+
+elif config["preset"] in ("cpu", "original"):
+
+    configfile: PRESETS / f"{config['preset']}.yaml"
+
+
+def read_sheets():
+    """Slides and crops as name -> row(s); everything wrong with config or sheets ends the run here, before any job."""
+    try:
+        check_config(config, SCHEMAS / "config.schema.yaml")
+        slides, crops = {}, {}
+        if config["slides"] == "demo":
+            # the files are made by a rule, so the sheet that describes them is part of the workflow
+            slides = read_slides(Path(workflow.basedir, "config", "slides.tsv"), SCHEMAS / "slides.schema.yaml", DEMO)
+        elif config["slides"]:
+            slides = read_slides(config["slides"], SCHEMAS / "slides.schema.yaml")
+        if config["crops"]:
+            crops = read_crops(config["crops"], SCHEMAS / "crops.schema.yaml")
+        check_names(slides, crops)
+        return slides, crops
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+SLIDES, CROPS = read_sheets()
+COHORT = [*SLIDES, *CROPS]
+SEGMENTERS = config["segmentation"]["segmenters"] if SLIDES else []
+EXTRACTORS = config["embedding"]["extractors"]
+REDUCERS = config["reduction"]["reducers"]
+METRICS = config["clustering"]["metrics"]
+SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
+
+
+wildcard_constraints:
+    slide="[A-Za-z0-9][A-Za-z0-9_.-]*",
+    segmenter="segnet|unet|best",
+    split="train|val|test",
+    extractor="|".join(EXTRACTORS),
+    reducer="|".join(REDUCERS),
+    metric="|".join(METRICS),
+
+
+def slides_of(*splits):
+    """Names of the slides with one of the splits."""
+    return [name for name, row in SLIDES.items() if row["split"] in splits]
+
+
+def reference():
+    """Names of the slides that reducers and clusters are fitted on, and the autoencoder is trained on."""
+    if config["clustering"]["reference"] == "all":
+        return COHORT
+    # crops that users bring are a cohort that somebody chose, with or without labels
+    return [*(name for name, row in SLIDES.items() if row["annotation"]), *CROPS]
+
+
+def code(rule_name):
+    """Digest of all the code that the script of a rule reaches: edit one module and only its dependants run again."""
+    return code_digest(SCRIPTS / f"{rule_name}.py", LIBRARY)
+
+
+def settings(*rooms, **more):
+    """The parts of config that a rule depends on, as one parameter.
+
+    As text with sorted keys: Snakemake compares parameters as a set of values, so two that are swapped go unnoticed.
+    """
+    return json.dumps({room: config[room] for room in rooms} | more, sort_keys=True)
+
+
+def sites():
+    """Slide -> site, for all that have one."""
+    found = {name: row["site"] for name, row in SLIDES.items()}
+    return found | {name: next((row["site"] for row in rows if row["site"]), "") for name, rows in CROPS.items()}
+
+
+# A slide or outline file is known by its name and content, not by its date or folder, so that a copy, another mount
+# or a touched file costs nothing. The path itself is passed by a function of `input`, which Snakemake does not track.
+@cache
+def slide_fingerprint(name):
+    return "made" if config["slides"] == "demo" else fingerprint(SLIDES[name]["path"])
+
+
+@cache
+def outline_fingerprint(name):
+    return "made" if config["slides"] == "demo" else fingerprint(SLIDES[name]["annotation"])
+
+
+@cache
+def crop_fingerprints(name):
+    rows = [
+        [row[key] for key in ("glomerulus", "site", "label")] + [fingerprint(row[key]) for key in ("image", "mask")]
+        for row in CROPS[name]
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def demo_files(*columns):
+    """The files of a slide that a rule makes: those of the demo cohort, none of a user's."""
+
+    def files(wildcards):
+        row = SLIDES[wildcards.slide]
+        return [row[column] for column in columns if row[column]] if config["slides"] == "demo" else []
+
+    return files
+
+
+def path_of(column):
+    """The path in a column of the slide's row, untracked."""
+    return lambda wildcards, input: SLIDES[wildcards.slide][column]
+
+
+def gpu(wildcards):
+    """GPUs that a job on a network asks for."""
+    if config["gpu"] == "auto":
+        return int(Path("/dev/nvidia0").exists())
+    return config["gpu"]

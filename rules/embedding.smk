@@ -1,0 +1,123 @@
+"""Glomeruli -> crops -> vectors."""
+
+
+rule crop_glomeruli:
+    """Cut every detected glomerulus of a slide at a fixed field, with its mask."""
+    input:
+        demo_files("path"),
+        mask="results/masks/best/{slide}.zarr.zip",
+        table="results/detections/best/{slide}.csv",
+    output:
+        store="results/crops/{slide}.zarr.zip",
+    log:
+        "results/logs/crop_glomeruli/{slide}.log",
+    benchmark:
+        "results/benchmarks/crop_glomeruli/{slide}.jsonl"
+    conda:
+        "../envs/slides.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code("crop_glomeruli"),
+        cfg=settings("cropping"),
+        path=path_of("path"),
+        mpp=path_of("mpp"),
+        site=path_of("site"),
+    script:
+        "../workflow_scripts/crop_glomeruli.py"
+
+
+if CROPS:
+
+    ruleorder: import_crops > crop_glomeruli
+
+    rule import_crops:
+        """Take in the crops of one slide that users already have."""
+        output:
+            store="results/crops/{slide}.zarr.zip",
+        log:
+            "results/logs/import_crops/{slide}.log",
+        wildcard_constraints:
+            slide="|".join(map(re.escape, CROPS)),
+        conda:
+            "../envs/slides.yaml"
+        container:
+            config["container"]
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            code=code("import_crops"),
+            cfg=settings("cropping"),
+            source=lambda wildcards: crop_fingerprints(wildcards.slide),
+            rows=lambda wildcards, input: CROPS[wildcards.slide],
+        script:
+            "../workflow_scripts/import_crops.py"
+
+
+rule train_autoencoder:
+    """Train the autoencoder on the glomeruli of the reference slides."""
+    input:
+        crops=expand("results/crops/{slide}.zarr.zip", slide=reference()),
+    output:
+        weights="results/models/autoencoder/model.safetensors",
+        facts="results/models/autoencoder/model.json",
+        epochs="results/models/autoencoder/epochs.csv",
+    log:
+        "results/logs/train_autoencoder.log",
+    benchmark:
+        "results/benchmarks/train_autoencoder.jsonl"
+    conda:
+        "../envs/torch.yaml"
+    container:
+        config["container"]
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=gpu,
+    params:
+        code=code("train_autoencoder"),
+        cfg=json.dumps(
+            config["embedding"]["autoencoder"] | {"pixels": config["embedding"]["pixels"], "seed": config["seed"]},
+            sort_keys=True,
+        ),
+    script:
+        "../workflow_scripts/train_autoencoder.py"
+
+
+rule embed_glomeruli:
+    """Turn every crop of a slide into a vector."""
+    input:
+        crops="results/crops/{slide}.zarr.zip",
+        model=lambda wildcards: (
+            expand("results/models/autoencoder/{file}", file=MODEL) if wildcards.extractor == "autoencoder" else []
+        ),
+    output:
+        vectors="results/embeddings/{extractor}/{slide}.npz",
+    log:
+        "results/logs/embed_glomeruli/{extractor}/{slide}.log",
+    benchmark:
+        "results/benchmarks/embed_glomeruli/{extractor}/{slide}.jsonl"
+    conda:
+        "../envs/torch.yaml"
+    container:
+        config["container"]
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=gpu,
+    params:
+        code=code("embed_glomeruli"),
+        cfg=lambda wildcards: json.dumps(
+            config["embedding"][wildcards.extractor]
+            | {key: config["embedding"][key] for key in ("pixels", "orientations")}
+            | {"seed": config["seed"]},
+            sort_keys=True,
+        ),
+    script:
+        "../workflow_scripts/embed_glomeruli.py"

@@ -1,0 +1,179 @@
+"""Figures, and what of it goes into the report."""
+
+
+rule draw_learning_curves:
+    """Loss and scores of every epoch."""
+    input:
+        epochs=expand("results/models/{segmenter}/epochs.csv", segmenter=SEGMENTERS),
+    output:
+        figure=report(
+            "results/figures/learning_curves.png",
+            category="2 Segmentation",
+            labels={"figure": "learning curves"},
+            caption="../report/learning_curves.rst",
+        ),
+    log:
+        "results/logs/draw_learning_curves.log",
+    conda:
+        "../envs/report.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("draw_learning_curves"),
+    script:
+        "../workflow_scripts/draw_learning_curves.py"
+
+
+def test_masks(segmenter):
+    return expand("results/masks/{segmenter}/{slide}.zarr.zip", segmenter=segmenter, slide=slides_of("test"))
+
+
+rule draw_segmentations:
+    """The pathologist's outlines and those of every segmenter, side by side on the test slides."""
+    input:
+        **{segmenter: test_masks(segmenter) for segmenter in SEGMENTERS},
+        patches=expand("results/patches/{slide}.zarr.zip", slide=slides_of("test")),
+    output:
+        figure=report(
+            "results/figures/segmentations.png",
+            category="2 Segmentation",
+            labels={"figure": "truth and segmenters"},
+            caption="../report/segmentations.rst",
+        ),
+    log:
+        "results/logs/draw_segmentations.log",
+    conda:
+        "../envs/report.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code("draw_segmentations"),
+        segmenters=SEGMENTERS,
+    script:
+        "../workflow_scripts/draw_segmentations.py"
+
+
+rule draw_k_scores:
+    """Each metric over the number of clusters."""
+    input:
+        k_scores=[f"results/scores/k/{extractor}_{reducer}.tsv" for extractor, reducer in SPACES],
+    output:
+        figure=report(
+            "results/figures/k_scores.png",
+            category="3 Grading",
+            labels={"figure": "scores over k"},
+            caption="../report/k_scores.rst",
+        ),
+    log:
+        "results/logs/draw_k_scores.log",
+    conda:
+        "../envs/report.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("draw_k_scores"),
+        weights={name: config["embedding"][name].get("weights", "") for name in EXTRACTORS},
+    script:
+        "../workflow_scripts/draw_k_scores.py"
+
+
+rule draw_agreement:
+    """Agreement with the label beside agreement with the site."""
+    input:
+        variants="results/scores/variants.tsv",
+    output:
+        figure=report(
+            "results/figures/agreement.png",
+            category="3 Grading",
+            labels={"figure": "label and site"},
+            caption="../report/agreement.rst",
+        ),
+    log:
+        "results/logs/draw_agreement.log",
+    conda:
+        "../envs/report.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("draw_agreement"),
+    script:
+        "../workflow_scripts/draw_agreement.py"
+
+
+rule draw_variants:
+    """Scatter and gallery of every variant of one extractor and reducer."""
+    input:
+        coordinates="results/reductions/{extractor}_{reducer}.npz",
+        fits="results/clusters/{extractor}_{reducer}.npz",
+        variants="results/scores/variants/{extractor}_{reducer}.tsv",
+        crops=expand("results/crops/{slide}.zarr.zip", slide=reference()),
+    output:
+        [
+            report(
+                f"results/figures/variants/{{extractor}}_{{reducer}}_{metric}.png",
+                category="4 Variants",
+                subcategory="{extractor}",
+                labels={"reducer": "{reducer}", "metric": metric},
+                caption="../report/variant.rst",
+            )
+            for metric in METRICS
+        ],
+    log:
+        "results/logs/draw_variants/{extractor}_{reducer}.log",
+    conda:
+        "../envs/report.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        code=code("draw_variants"),
+        metrics=METRICS,
+        sites=json.dumps({name: site for name, site in sites().items() if name in set(reference())}, sort_keys=True),
+    script:
+        "../workflow_scripts/draw_variants.py"
+
+
+FIGURES = [
+    "results/figures/k_scores.png",
+    "results/figures/agreement.png",
+    *expand(
+        "results/figures/variants/{extractor}_{reducer}_{metric}.png",
+        extractor=EXTRACTORS,
+        reducer=REDUCERS,
+        metric=METRICS,
+    ),
+]
+if SLIDES:
+    FIGURES.append("results/figures/learning_curves.png")
+if slides_of("test"):
+    FIGURES.append("results/figures/segmentations.png")
+
+
+onsuccess:
+    print("\nDone. Open in", os.getcwd())
+    for path, what in (
+        ("results/scores/segmenters.tsv", "how well each segmenter does on slides it never saw"),
+        ("results/figures/segmentations.png", "the pathologist's outlines beside each segmenter's"),
+        ("results/detections/best/", "outlines to drag onto a slide in QuPath"),
+        ("results/glomeruli.csv", "every glomerulus: where, how large, its cluster in every variant"),
+        ("results/scores/variants.tsv", "every variant: agreement with the label, and with the site"),
+        ("results/figures/variants/", "scatter and gallery of every variant"),
+        ("results/qc/slides.tsv", "every slide: what was read, what was left out, and why"),
+    ):
+        if Path(path).exists():
+            print(f"  {path:36} {what}")
+    print("One file with all tables and figures: snakemake --report report.zip")

@@ -1,0 +1,137 @@
+"""Train the segmenters, compare them on slides that none of them saw, and choose the best."""
+
+MODEL = ("model.safetensors", "model.json")
+
+
+rule train_segmenter:
+    """Train a segmenter on the train slides, watched on the val slides."""
+    input:
+        train=expand("results/patches/{slide}.zarr.zip", slide=slides_of("train")),
+        val=expand("results/patches/{slide}.zarr.zip", slide=slides_of("val")),
+        # must have passed, but a new test slide is no reason to train again
+        leaks=ancient("results/qc/leaks.tsv"),
+    output:
+        weights="results/models/{segmenter}/model.safetensors",
+        facts="results/models/{segmenter}/model.json",
+        epochs="results/models/{segmenter}/epochs.csv",
+    log:
+        "results/logs/train_segmenter/{segmenter}.log",
+    benchmark:
+        "results/benchmarks/train_segmenter/{segmenter}.jsonl"
+    wildcard_constraints:
+        segmenter="segnet|unet",
+    conda:
+        "../envs/torch.yaml"
+    container:
+        config["container"]
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=2880,
+        gpu=gpu,
+    params:
+        code=code("train_segmenter"),
+        cfg=lambda wildcards: training_settings(wildcards.segmenter),
+    script:
+        "../workflow_scripts/train_segmenter.py"
+
+
+def training_settings(segmenter):
+    """The settings of one segmenter only: changing the other's retrains nothing here."""
+    chosen = dict(config["segmentation"], seed=config["seed"])
+    for key in ("segmenters", "networks", "learning_rate"):
+        del chosen[key]
+    chosen["network"] = config["segmentation"]["networks"][segmenter]
+    chosen["learning_rate"] = config["segmentation"]["learning_rate"][segmenter]
+    return json.dumps(chosen, sort_keys=True)
+
+
+rule score_segmenter:
+    """Score a segmenter on the whole, stitched slides of one split."""
+    input:
+        patches=lambda wildcards: expand("results/patches/{slide}.zarr.zip", slide=slides_of(wildcards.split)),
+        masks=lambda wildcards: expand(
+            "results/masks/{segmenter}/{slide}.zarr.zip",
+            segmenter=wildcards.segmenter,
+            slide=slides_of(wildcards.split),
+        ),
+    output:
+        table="results/scores/segmenters/{segmenter}_{split}.tsv",
+    log:
+        "results/logs/score_segmenter/{segmenter}_{split}.log",
+    benchmark:
+        "results/benchmarks/score_segmenter/{segmenter}_{split}.jsonl"
+    conda:
+        "../envs/torch.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        code=code("score_segmenter"),
+        cfg=settings("outlines"),
+        slides=lambda wildcards: [f"{slide} {outline_fingerprint(slide)}" for slide in slides_of(wildcards.split)],
+        annotations=lambda wildcards, input: {
+            slide: SLIDES[slide]["annotation"] for slide in slides_of(wildcards.split)
+        },
+    script:
+        "../workflow_scripts/score_segmenter.py"
+
+
+rule compare_segmenters:
+    """All segmenters side by side: one row per slide, and one over all slides of a split."""
+    input:
+        tables=expand(
+            "results/scores/segmenters/{segmenter}_{split}.tsv",
+            segmenter=SEGMENTERS,
+            split=[split for split in config["detection"]["compare_on"] if slides_of(split)],
+        ),
+    output:
+        table=report(
+            "results/scores/segmenters.tsv",
+            category="2 Segmentation",
+            labels={"table": "scores"},
+            caption="../report/segmenters.rst",
+        ),
+    log:
+        "results/logs/compare_segmenters.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code("compare_segmenters"),
+    script:
+        "../workflow_scripts/compare_segmenters.py"
+
+
+rule choose_segmenter:
+    """Choose the segmenter with the highest MeanIoU on the val slides; the test slides have no say."""
+    input:
+        tables=expand("results/scores/segmenters/{segmenter}_val.tsv", segmenter=SEGMENTERS),
+        models=expand("results/models/{segmenter}/{file}", segmenter=SEGMENTERS, file=MODEL),
+    output:
+        expand("results/models/best/{file}", file=MODEL),
+    log:
+        "results/logs/choose_segmenter.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code("choose_segmenter"),
+    script:
+        "../workflow_scripts/choose_segmenter.py"
+
+
+rule segmentation:
+    """Target: both segmenters trained, scored and compared."""
+    input:
+        ["results/qc/slides.tsv", "results/scores/segmenters.tsv", "results/models/best/model.json"] if SLIDES else [],

@@ -1,0 +1,105 @@
+"""Slides -> tissue patches at one resolution, with a quality row that says why anything is missing."""
+
+if config["slides"] == "demo":
+
+    rule make_demo_cohort:
+        """Make the synthetic kidney biopsies of the demo."""
+        output:
+            files=sorted({row[column] for row in SLIDES.values() for column in ("path", "annotation") if row[column]}),
+        log:
+            "results/logs/make_demo_cohort.log",
+        benchmark:
+            "results/benchmarks/make_demo_cohort.jsonl"
+        conda:
+            "../envs/slides.yaml"
+        container:
+            config["container"]
+        threads: 2
+        resources:
+            mem_mb=3000,
+            runtime=30,
+        params:
+            code=code("make_demo_cohort"),
+            cfg=settings("seed", folder=DEMO),
+        script:
+            "../workflow_scripts/make_demo_cohort.py"
+
+
+rule tile_slide:
+    """Cut the tissue of a slide into patches, with labels where it is outlined."""
+    input:
+        demo_files("path", "annotation"),
+    output:
+        store="results/patches/{slide}.zarr.zip",
+        qc="results/qc/slides/{slide}.json",
+    log:
+        "results/logs/tile_slide/{slide}.log",
+    benchmark:
+        "results/benchmarks/tile_slide/{slide}.jsonl"
+    conda:
+        "../envs/slides.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code("tile_slide"),
+        cfg=settings("tiling", "outlines"),
+        source=lambda wildcards: [
+            slide_fingerprint(wildcards.slide),
+            outline_fingerprint(wildcards.slide),
+            SLIDES[wildcards.slide]["mpp"],
+        ],
+        path=path_of("path"),
+        annotation=path_of("annotation"),
+        mpp=path_of("mpp"),
+    script:
+        "../workflow_scripts/tile_slide.py"
+
+
+rule collect_qc:
+    """One table of all slides: what was read, what was left out, and why."""
+    input:
+        expand("results/qc/slides/{slide}.json", slide=SLIDES),
+    output:
+        table=report(
+            "results/qc/slides.tsv", category="1 Slides", labels={"table": "quality"}, caption="../report/qc.rst"
+        ),
+    log:
+        "results/logs/collect_qc.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code("collect_qc"),
+    script:
+        "../workflow_scripts/collect_qc.py"
+
+
+rule check_leaks:
+    """Fail when one slide, file or patient stands in two of train, val and test."""
+    input:
+        patches=expand("results/patches/{slide}.zarr.zip", slide=slides_of("train", "val", "test")),
+    output:
+        table="results/qc/leaks.tsv",
+    log:
+        "results/logs/check_leaks.log",
+    conda:
+        "../envs/slides.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        code=code("check_leaks"),
+        cfg=json.dumps(
+            {name: [SLIDES[name]["split"], SLIDES[name]["patient"]] for name in slides_of("train", "val", "test")}
+        ),
+    script:
+        "../workflow_scripts/check_leaks.py"

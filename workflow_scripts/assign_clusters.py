@@ -1,0 +1,17 @@
+"""Give the glomeruli of one slide their clusters."""
+
+from pathlib import Path
+
+from glomerulearn.clustering import assign_clusters
+from glomerulearn.running import logged
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        spaces = [tuple(space) for space in snakemake.params.spaces]
+        assign_clusters(
+            snakemake.wildcards.slide,
+            dict(zip(snakemake.params.extractors, map(Path, snakemake.input.embeddings), strict=True)),
+            dict(zip(spaces, map(Path, snakemake.input.reducers), strict=True)),
+            dict(zip(spaces, map(Path, snakemake.input.fits), strict=True)),
+            Path(snakemake.output.table),
+        )

@@ -1,0 +1,10 @@
+"""Join the scores of all variants."""
+
+import pandas as pd
+
+from glomerulearn.running import logged
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        table = pd.concat([pd.read_csv(path, sep="\t") for path in snakemake.input.tables])
+        table.to_csv(snakemake.output.table, sep="\t", index=False)

@@ -1,0 +1,20 @@
+"""Draw the variants of one extractor and reducer: scatter and gallery for each metric."""
+
+import json
+from pathlib import Path
+
+from glomerulearn.figures import VariantFigures
+from glomerulearn.running import logged
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        figures = VariantFigures(
+            snakemake.wildcards.extractor,
+            snakemake.wildcards.reducer,
+            Path(snakemake.input.coordinates),
+            Path(snakemake.input.fits),
+            Path(snakemake.input.variants),
+            [Path(path) for path in snakemake.input.crops],
+        )
+        for metric, target in zip(snakemake.params.metrics, snakemake.output, strict=True):
+            figures.draw(metric, json.loads(snakemake.params.sites), Path(target))

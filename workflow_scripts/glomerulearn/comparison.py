@@ -1,0 +1,84 @@
+"""Score segmenters on whole slides against the pathologist's outlines."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from glomerulearn.annotations import read_outlines
+from glomerulearn.glomeruli import polygons
+from glomerulearn.masks import MaskStore
+from glomerulearn.patches import PatchStore
+from glomerulearn.scoring import GlomerulusCounts, PixelCounts, cross_entropy, match_glomeruli
+
+log = logging.getLogger(__name__)
+
+SCORE_COLUMNS = (
+    "segmenter", "slide", "split", "loss", "accuracy", "mean_iou", "dice", "precision", "recall", "f1_glomerulus",
+    "n_glomeruli", "n_detected",
+)  # fmt: skip
+
+
+def score_slide(
+    mask: MaskStore, patches: PatchStore, annotation: Path, classes: Mapping[str, str], scale_shapes
+) -> dict:
+    """Counts of one whole slide: keys `pixels`, `glomeruli`, `loss_sum` (cross-entropy summed over its pixels).
+
+    scale_shapes: the detected polygons in level-0 pixels.
+    """
+    width, height = patches.canvas
+    truth = patches.label_window(0, 0, width, height) > 0
+    probability = mask.probability
+    outlines = [outline.polygon for outline in read_outlines(annotation, classes)]
+    matched = len(match_glomeruli(scale_shapes, outlines))
+    return {
+        "pixels": PixelCounts.of(mask.instances > 0, truth),
+        "glomeruli": GlomerulusCounts(matched, len(scale_shapes), len(outlines)),
+        "loss_sum": cross_entropy(probability.astype(np.float32) / 255, truth),
+    }
+
+
+def score_segmenter(
+    segmenter: str,
+    slides: list[Mapping],
+    classes: Mapping[str, str],
+) -> pd.DataFrame:
+    """Score a segmenter on whole stitched slides: one row per slide and one `all` per split (`SCORE_COLUMNS`).
+
+    slides: mappings with `slide`, `split`, `mask`, `patches`, `annotation` (paths). `all` pools the pixels and the
+    glomeruli of the split's slides, so that a large slide weighs more. Loss is the cross-entropy per pixel.
+    """
+    rows, totals = [], {}
+    for item in slides:
+        mask, patches = MaskStore(item["mask"]), PatchStore(item["patches"])
+        if not (mask.usable and patches.usable and patches.annotated):
+            log.warning("slide %s cannot be scored: %s", patches.slide, patches.attributes.get("reason"))
+            continue
+        counts = score_slide(mask, patches, item["annotation"], classes, polygons(mask.instances, patches.scale))
+        rows.append(_score_row(segmenter, item["slide"], item["split"], counts))
+        total = totals.setdefault(item["split"], counts | {key: type(counts[key])() for key in counts})
+        for key in counts:
+            total[key] += counts[key]
+    rows += [_score_row(segmenter, "all", split, counts) for split, counts in totals.items()]
+    return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
+
+
+def _score_row(segmenter: str, slide: str, split: str, counts: Mapping) -> dict:
+    pixels, glomeruli = counts["pixels"], counts["glomeruli"]
+    total = pixels.true_positive + pixels.false_positive + pixels.false_negative + pixels.true_negative
+    return {
+        "segmenter": segmenter,
+        "slide": slide,
+        "split": split,
+        "loss": counts["loss_sum"] / total,
+        "accuracy": pixels.accuracy,
+        "mean_iou": pixels.mean_iou,
+        "dice": pixels.dice,
+        "precision": pixels.precision,
+        "recall": pixels.recall,
+        "f1_glomerulus": glomeruli.f1,
+        "n_glomeruli": glomeruli.true,
+        "n_detected": glomeruli.predicted,
+    }

@@ -1,0 +1,37 @@
+"""Prove that what a segmenter is scored on was not trained on."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from glomerulearn.errors import InputError
+from glomerulearn.stores import StoreReader
+
+
+def check_leaks(patches: Sequence[Path], splits: Mapping[str, Sequence[str]], target: Path) -> None:
+    """Compare the sources of the patch stores across splits and write the evidence, one row per slide.
+
+    splits: slide -> (split, patient; "" = unknown). Two slides are one when their files have the same size and the same
+    first megabyte, whatever they are called.
+    Raises: InputError naming the slides when one file or one patient stands in two splits.
+    """
+    rows = []
+    for path in patches:
+        facts = StoreReader(path).attributes
+        split, patient = splits[facts["slide"]]
+        file = f"{facts['source_bytes']}-{facts['source_digest'][:16]}" if "source_digest" in facts else ""
+        rows.append({"slide": facts["slide"], "split": split, "patient": patient, "file": file})
+    for column in ("file", "patient"):
+        found = defaultdict(dict)
+        for row in rows:
+            if row[column]:
+                found[row[column]].setdefault(row["split"], row["slide"])
+        for value, slides in found.items():
+            if len(slides) > 1:
+                raise InputError(
+                    f"leak: the same {column} ({value}) stands in the splits {', '.join(slides)} of the slide sheet (slides "
+                    f"{', '.join(slides.values())}); scores would be about what the network has seen. Give them one split"
+                )
+    pd.DataFrame(rows, columns=["slide", "split", "patient", "file"]).to_csv(target, sep="\t", index=False)

@@ -1,0 +1,21 @@
+"""The segmenters by name; `build_segmenter` makes one from its settings."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from glomerulearn.errors import InputError
+from glomerulearn.networks.segnet import SegNet
+from glomerulearn.networks.unet import UNet
+
+SEGMENTERS = {"segnet": SegNet, "unet": UNet}
+
+
+def build_segmenter(name: str, settings: Mapping, classes: int = 2) -> nn.Module:
+    """The segmenter `name` with `settings` (its keyword arguments), giving logits (N, classes, h, w) for (N, 3, h, w)."""
+    if name not in SEGMENTERS:
+        raise InputError(f"segmenter {name!r} is unknown; known are {', '.join(SEGMENTERS)}")
+    try:
+        return SEGMENTERS[name](classes=classes, **settings)
+    except TypeError as error:
+        raise InputError(f"config key `segmenters: {name}`: {error}") from error

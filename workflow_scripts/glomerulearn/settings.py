@@ -1,0 +1,61 @@
+"""Check the configuration: every error names the key, what was found, and what may stand there.
+
+Imported while the workflow is parsed, so nothing heavy here.
+"""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from glomerulearn.errors import InputError
+
+
+def check_config(config: Mapping, schema: str | Path) -> None:
+    """Raise InputError for the first key of `config` that `schema` (YAML file) does not allow, or that contradicts another."""
+    error = best_match(Draft202012Validator(yaml.safe_load(Path(schema).read_text())).iter_errors(config))
+    if error is not None:
+        raise InputError(_explain(error))
+    if config["slides"] is None and config["crops"] is None:
+        raise InputError(
+            "config keys `slides` and `crops` are both null; give the path of a slide sheet or of a crop sheet"
+        )
+    for first, second in (
+        ("detection: overlap_px", "detection: window_px"),
+        ("detection: threshold", "detection: seed_threshold"),
+    ):
+        room, low, high = first.split(": ")[0], first.split(": ")[1], second.split(": ")[1]
+        if config[room][low] > config[room][high]:
+            raise InputError(
+                f"config key `{first}`: found {config[room][low]}, more than `{second}` ({config[room][high]}); lower it"
+            )
+    for key, (low, high) in (
+        ("clustering: k_range", config["clustering"]["k_range"]),
+        ("segmentation: augmentation: scale", config["segmentation"]["augmentation"]["scale"]),
+    ):
+        if low > high:
+            raise InputError(f"config key `{key}`: found [{low}, {high}]; give the lowest first")
+    autoencoder = config["embedding"]["autoencoder"]
+    shrink = 4 ** len(autoencoder["channels"])
+    if autoencoder["size_px"] % shrink:
+        raise InputError(
+            f"config key `embedding: autoencoder: size_px`: found {autoencoder['size_px']}; with "
+            f"{len(autoencoder['channels'])} stages of `channels` it must be a multiple of {shrink}"
+        )
+
+
+def _explain(error) -> str:
+    path = ": ".join(str(part) for part in error.absolute_path)
+    where = f"config key `{path}`" if path else "config"
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        unknown = next(key for key in error.instance if key not in known)
+        close = get_close_matches(str(unknown), known, 1)
+        hint = f"did you mean `{close[0]}`? " if close else ""
+        return f"{where}: unknown key `{unknown}`; {hint}Known are {', '.join(known)}"
+    if error.validator == "required":
+        return f"{where}: {error.message}; config.yaml shows every key with its default"
+    return f"{where}: found {error.instance!r}; give {error.schema.get('description', error.message)}"

@@ -1,0 +1,22 @@
+"""Cut the tissue of one slide into patches."""
+
+import json
+from pathlib import Path
+
+from glomerulearn.patches import tile_slide
+from glomerulearn.running import bar, logged
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        cfg = json.loads(snakemake.params.cfg)
+        row = tile_slide(
+            snakemake.wildcards.slide,
+            snakemake.params.path,
+            snakemake.params.annotation or None,
+            snakemake.params.mpp,
+            cfg["tiling"],
+            cfg["outlines"]["classes"],
+            snakemake.output.store,
+            bar(f"tile {snakemake.wildcards.slide}"),
+        )
+        Path(snakemake.output.qc).write_text(json.dumps(row, indent=2) + "\n")
