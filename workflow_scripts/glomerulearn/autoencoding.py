@@ -38,7 +38,7 @@ def train_autoencoder(
         else set()
     )
     prepared = {store.slide: prepare(store, settings["pixels"], settings["size_px"]) for store in stores}
-    train = [_join(prepared, keep) for keep in [[s for s in prepared if s not in held]]][0]
+    train = _join(prepared, [slide for slide in prepared if slide not in held])
     val = _join(prepared, sorted(held)) if held else train
     model = Autoencoder(settings["size_px"], tuple(settings["channels"]), settings["latent"]).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), settings["learning_rate"])

@@ -36,7 +36,7 @@ METRICS = {
 _BOOTSTRAPS = 10
 
 VARIANT_COLUMNS = (
-    "extractor", "reducer", "metric", "k", "score", "silhouette_embedding", "ari_label", "nmi_label", "ari_site",
+    "extractor", "reducer", "metric", "k", "score", "silhouette", "silhouette_embedding", "ari_label", "nmi_label", "ari_site",
     "nmi_site", "stability", "n", "n_labelled", "n_sites", "weights",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from glomerulearn.errors import InputError
+from glomerulearn.models import autocast
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import to_tensor
 
@@ -38,7 +39,7 @@ def infer_slide(
     for start in progress(starts):
         places = windows[start : start + settings["batch"]]
         images = to_tensor(np.stack([store.window(x, y, size, size) for x, y in places]))
-        probabilities = predict(model, images.to(device), settings["flips"]).float().cpu().numpy()
+        probabilities = predict(model, images.to(device), settings["flips"]).cpu().numpy()
         for (x, y), probability in zip(places, probabilities, strict=True):
             top, left = max(y, 0), max(x, 0)
             bottom, right = min(y + size, height), min(x + size, width)
@@ -55,8 +56,9 @@ def predict(model: nn.Module, images: torch.Tensor, flips: bool) -> torch.Tensor
     mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
     result = 0
     for axes in mirrors:
-        logits = model(images.flip(axes).contiguous(memory_format=torch.channels_last))
-        result = result + logits.softmax(1)[:, 1:].flip(axes)
+        with autocast("auto", images.device):
+            logits = model(images.flip(axes).contiguous(memory_format=torch.channels_last))
+        result = result + logits.float().softmax(1)[:, 1:].flip(axes)
     return result[:, 0] / len(mirrors)
 
 

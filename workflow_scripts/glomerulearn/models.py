@@ -7,6 +7,7 @@ epoch, scores); `epochs.csv`: one row per epoch.
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,6 +20,21 @@ from glomerulearn.networks.segmenters import build_segmenter
 def pick_device(gpu: int = 0) -> torch.device:
     """The first GPU where one was granted and is there, else the CPU."""
     return torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Mixed precision: `float32`, `bfloat16`, or `auto` (bfloat16 where the processor computes it, elsewhere it is slow)."""
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bfloat16" or (precision == "auto" and _has_bfloat16(device))
+    )
+
+
+@cache
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "bf16" in cpu.read_text()
 
 
 def save_model(folder: Path, state: Mapping, facts: Mapping, rows: Sequence[Mapping]) -> None:

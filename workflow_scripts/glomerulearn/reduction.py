@@ -9,6 +9,7 @@ from pathlib import Path
 
 import joblib
 import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,23 +24,26 @@ MIN_REFERENCE = 10  # glomeruli below which neither neighbours nor clusters mean
 _PCA_FIRST = 50  # neighbour methods work on the leading principal components
 
 
-class _TSNE:
+class _TSNE(TransformerMixin, BaseEstimator):
     """openTSNE (Policar et al. 2019) behind fit_transform / transform."""
 
     def __init__(self, components: int, neighbours: int, seed: int):
-        from openTSNE import TSNE
+        self.components, self.neighbours, self.seed = components, neighbours, seed
 
-        self.settings = TSNE(
-            n_components=components, perplexity=neighbours, random_state=seed, neighbors="exact", n_jobs=1
-        )
+    def fit(self, x, y=None):
+        self.fit_transform(x)
+        return self
 
     def fit_transform(self, x, y=None):
-        self.fitted = self.settings.fit(x)
-        return np.asarray(self.fitted)
+        from openTSNE import TSNE
+
+        settings = {"n_components": self.components, "perplexity": self.neighbours, "random_state": self.seed}
+        self.embedding_ = TSNE(neighbors="exact", n_jobs=1, **settings).fit(x)
+        return np.asarray(self.embedding_)
 
     def transform(self, x):
-        perplexity = min(5, (len(self.fitted) - 1) // 3)
-        return np.asarray(self.fitted.transform(x, perplexity=perplexity))
+        perplexity = min(5, (len(self.embedding_) - 1) // 3)
+        return np.asarray(self.embedding_.transform(x, perplexity=perplexity))
 
 
 def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int) -> Pipeline:

@@ -12,8 +12,8 @@ MIN_WHITE = 215  # a thumbnail without any glass must not take its palest tissue
 def tissue_mask(thumbnail: np.ndarray) -> np.ndarray:
     """Tissue in a thumbnail at `MPP`: uint8 (h, w, 3) -> bool (h, w).
 
-    The slide's own glass (its brightest 5 %, at least `MIN_WHITE`) is the white point. Otsu's threshold (1979) on optical density, kept
-    within absolute bounds so that a slide of glass only, or of tissue only, is not cut in two.
+    The slide's own glass (its brightest 5 %, at least `MIN_WHITE`) is the white point. Otsu's threshold (1979) on optical
+    density, kept within absolute bounds so that a slide of glass only, or of tissue only, is not cut in two.
     """
     pixels = thumbnail.astype(np.float32) + 1
     white = np.maximum(np.percentile(pixels.reshape(-1, 3), 95, axis=0), MIN_WHITE)

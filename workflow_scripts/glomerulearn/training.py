@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from glomerulearn.errors import InputError
-from glomerulearn.models import save_model
+from glomerulearn.models import autocast, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import GridWindows, RandomWindows, to_tensor
@@ -50,7 +50,7 @@ def train_segmenter(
 
     settings: `network` (keyword arguments of the architecture), `window_px`, `batch`, `epochs`, `windows_per_epoch`,
     `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `augmentation`,
-    `precision` (float32 | bfloat16), `workers`, `seed`.
+    `precision` (auto | float32 | bfloat16), `workers`, `seed`.
     An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
     Returns: the content of `model.json`. Raises: InputError when a split has no usable slide or no outline.
     """
@@ -132,7 +132,7 @@ def train_one_epoch(model, average, data, optimiser, schedule, settings: Mapping
     )
     for images, labels in loader:
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        with _autocast(settings, device):
+        with autocast(settings["precision"], device):
             logits = model(images)
         loss = segmentation_loss(logits.float(), labels.to(device, non_blocking=True))
         optimiser.zero_grad()
@@ -152,7 +152,7 @@ def evaluate(model, paths: Sequence[Path], settings: Mapping, device) -> tuple[f
     model.eval()
     losses, counts = [], PixelCounts()
     for images, labels in DataLoader(GridWindows(paths), settings["batch"], collate_fn=_collate):
-        with _autocast(settings, device):
+        with autocast(settings["precision"], device):
             logits = model(images.to(device, memory_format=torch.channels_last)).float().cpu()
         losses.append(segmentation_loss(logits, labels).item() * len(images))
         counts += PixelCounts.of(logits.argmax(1).numpy() > 0, labels.numpy() > 0)
@@ -180,10 +180,6 @@ def usable(paths: Sequence[Path], split: str) -> list[Path]:
 
 def _collate(items) -> tuple[torch.Tensor, torch.Tensor]:
     return to_tensor(np.stack([image for image, _ in items])), torch.from_numpy(np.stack([label for _, label in items]))
-
-
-def _autocast(settings: Mapping, device: torch.device):
-    return torch.autocast(device.type, torch.bfloat16, enabled=settings["precision"] == "bfloat16")
 
 
 @torch.no_grad()
