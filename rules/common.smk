@@ -5,6 +5,7 @@ import json
 import sys
 from functools import cache
 from pathlib import Path
+from shutil import which
 
 from snakemake.exceptions import WorkflowError
 
@@ -81,7 +82,7 @@ def reference():
 
 
 def code(rule_name):
-    """Digest of all the code that the script of a rule reaches: edit one module and only its dependants run again."""
+    """Digest of all the code that a script reaches, so that an edited module runs its dependants again and nothing else."""
     return code_digest(SCRIPTS / f"{rule_name}.py", LIBRARY)
 
 
@@ -121,7 +122,7 @@ def crop_fingerprints(name):
 
 
 def demo_files(*columns):
-    """The files of a slide that a rule makes: those of the demo cohort, none of a user's."""
+    """The files of a slide that the workflow itself makes, which are those of the demo cohort."""
 
     def files(wildcards):
         row = SLIDES[wildcards.slide]
@@ -138,5 +139,20 @@ def path_of(column):
 def gpu(wildcards):
     """GPUs that a job on a network asks for."""
     if config["gpu"] == "auto":
-        return int(Path("/dev/nvidia0").exists())
+        return int(which("nvidia-smi") is not None)
     return config["gpu"]
+
+
+def training_settings(segmenter):
+    """The settings of one segmenter only: changing the other's retrains nothing here."""
+    chosen = dict(config["segmentation"], seed=config["seed"])
+    for key in ("segmenters", "networks", "learning_rate"):
+        del chosen[key]
+    chosen["network"] = config["segmentation"]["networks"][segmenter]
+    chosen["learning_rate"] = config["segmentation"]["learning_rate"][segmenter]
+    return json.dumps(chosen, sort_keys=True)
+
+
+def masks_of(segmenter, split):
+    """What a segmenter said of every slide of a split."""
+    return expand("results/masks/{segmenter}/{slide}.zarr.zip", segmenter=segmenter, slide=slides_of(split))

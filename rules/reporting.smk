@@ -27,14 +27,10 @@ rule draw_learning_curves:
         "../workflow_scripts/draw_learning_curves.py"
 
 
-def test_masks(segmenter):
-    return expand("results/masks/{segmenter}/{slide}.zarr.zip", segmenter=segmenter, slide=slides_of("test"))
-
-
 rule draw_segmentations:
     """The pathologist's outlines and those of every segmenter, side by side on the test slides."""
     input:
-        **{segmenter: test_masks(segmenter) for segmenter in SEGMENTERS},
+        **{segmenter: masks_of(segmenter, "test") for segmenter in SEGMENTERS},
         patches=expand("results/patches/{slide}.zarr.zip", slide=slides_of("test")),
     output:
         figure=report(

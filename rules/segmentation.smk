@@ -36,25 +36,11 @@ rule train_segmenter:
         "../workflow_scripts/train_segmenter.py"
 
 
-def training_settings(segmenter):
-    """The settings of one segmenter only: changing the other's retrains nothing here."""
-    chosen = dict(config["segmentation"], seed=config["seed"])
-    for key in ("segmenters", "networks", "learning_rate"):
-        del chosen[key]
-    chosen["network"] = config["segmentation"]["networks"][segmenter]
-    chosen["learning_rate"] = config["segmentation"]["learning_rate"][segmenter]
-    return json.dumps(chosen, sort_keys=True)
-
-
 rule score_segmenter:
     """Score a segmenter on the whole, stitched slides of one split."""
     input:
         patches=lambda wildcards: expand("results/patches/{slide}.zarr.zip", slide=slides_of(wildcards.split)),
-        masks=lambda wildcards: expand(
-            "results/masks/{segmenter}/{slide}.zarr.zip",
-            segmenter=wildcards.segmenter,
-            slide=slides_of(wildcards.split),
-        ),
+        masks=lambda wildcards: masks_of(wildcards.segmenter, wildcards.split),
     output:
         table="results/scores/segmenters/{segmenter}_{split}.tsv",
     log:

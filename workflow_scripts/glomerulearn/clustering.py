@@ -52,17 +52,18 @@ def cluster_glomeruli(
     metric -> k).
     """
     data = dict(np.load(coordinates))
-    points, n = data["coordinates"].astype(np.float64), len(data["coordinates"])
+    points = data["coordinates"].astype(np.float64)
     embedding = StandardScaler().fit_transform(data["vectors"])
     low, high = settings["k_range"]
-    ks = range(max(2, min(low, n - 1)), max(2, min(high, n - 1)) + 1)
+    ks = range(max(2, min(low, len(points) - 1)), max(2, min(high, len(points) - 1)) + 1)
     models = {k: fit_kmeans(points, k, seed) for k in ks}
     rows = []
     for k, (_, labels) in models.items():
         scores = {name: float(score(points, labels)) for name, (score, _) in METRICS.items()}
         scores["silhouette_embedding"] = float(silhouette_score(embedding, labels))
         scores["stability"] = stability(points, labels, k, seed)
-        rows.append({"k": k, **scores, **agreement(labels, data["label"], site_of(data["slide"], sites))})
+        agreements = agreement(labels, data["label"], site_of(data["slide"], sites))
+        rows.append({"k": k, **scores, **agreements, "n": len(points), "weights": str(data["weights"])})
     table = pd.DataFrame(rows)
     chosen = {metric: choose_k(table, metric) for metric in settings["metrics"]}
     weights = str(data["weights"])
@@ -82,7 +83,7 @@ def cluster_glomeruli(
     Path(fits).parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"centres_{k}": centres for k, (centres, _) in models.items()}
     arrays |= {f"labels_{k}": labels for k, (_, labels) in models.items()}
-    np.savez(fits, glomerulus=data["glomerulus"], chosen=json.dumps(chosen), **arrays)
+    np.savez(fits, glomerulus=data["glomerulus"], chosen=json.dumps(chosen), weights=data["weights"], **arrays)
     table.to_csv(k_scores, sep="\t", index=False)
     pd.DataFrame(best)[list(VARIANT_COLUMNS)].to_csv(variants, sep="\t", index=False)
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from glomerulearn.crops import CropStore
 from glomerulearn.errors import InputError
+from glomerulearn.models import autocast
 from glomerulearn.networks.autoencoder import Autoencoder
 from glomerulearn.networks.weights import load_encoder_weights
 from glomerulearn.stain import normalise
@@ -85,7 +86,7 @@ def embed_slide(
     embed, size_px = _embedder(extractor, settings, model_folder, device)
     images, masks = prepare(store, settings["pixels"], size_px)
     parts = []
-    with torch.no_grad():
+    with torch.no_grad(), autocast("auto", device):
         for start in progress(range(0, len(images), settings["batch"])):
             batch = [torch.from_numpy(part[start : start + settings["batch"]]).to(device) for part in (images, masks)]
             turned = [embed(*(orientation(each, i) for each in batch)) for i in range(settings["orientations"])]

@@ -18,10 +18,11 @@ from glomerulearn.patches import PatchStore
 # told apart with any colour vision (Okabe, Ito 2008)
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#999999", "#7F3C8D")
 NAMES = {
-    "segnet": "SegNet", "unet": "U-Net", "truth": "Pathologist", "autoencoder": "Autoencoder", "vgg19": "VGG19",
+    "segnet": "SegNet", "unet": "U-Net", "truth": "Truth (outlines)", "autoencoder": "Autoencoder", "vgg19": "VGG19",
     "resnet50": "ResNet50", "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE", "umap": "UMAP",
     "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
 }  # fmt: skip
+COLOURS = {"truth": PALETTE[2], "segnet": PALETTE[1], "unet": PALETTE[0]}
 _WINDOW_UM = 1600.0  # side of the windows that compare segmenters
 _PER_CLUSTER = 8  # crops of each cluster that a gallery shows
 
@@ -30,8 +31,8 @@ def draw_learning_curves(epochs: Mapping[str, Path], target: Path) -> None:
     """Loss and validation scores of every epoch. epochs: segmenter -> epochs.csv."""
     figure = Figure((10, 3.6), layout="constrained")
     loss, score = figure.subplots(1, 2)
-    for (name, path), colour in zip(epochs.items(), PALETTE, strict=False):
-        table = pd.read_csv(path)
+    for name, path in epochs.items():
+        table, colour = pd.read_csv(path), COLOURS[name]
         best = table.loc[table["val_mean_iou"].idxmax()]
         loss.plot(table["epoch"], table["train_loss"], ":", color=colour, label=f"{NAMES[name]}, train")
         loss.plot(table["epoch"], table["val_loss"], color=colour, label=f"{NAMES[name]}, val")
@@ -72,7 +73,7 @@ def draw_segmentations(slides: Sequence[Mapping], target: Path) -> None:
             axes = grid[row, column]
             axes.imshow(image, interpolation="antialiased")
             for contour in contours:
-                axes.fill(*contour[:, 0].T, facecolor=PALETTE[row] + "40", edgecolor=PALETTE[row], linewidth=1.4)
+                axes.fill(*contour[:, 0].T, facecolor=COLOURS[name] + "40", edgecolor=COLOURS[name], linewidth=1.4)
             if row == 0:
                 axes.set_title(store.slide, fontsize=9)
             if column == 0:
@@ -105,7 +106,9 @@ def draw_k_scores(tables: Mapping[tuple[str, str], Path], weights: Mapping[str, 
             axes.set(xlabel="k", title=f"{NAMES.get(metric, metric.capitalize())}, {_titled(extractor, weights)}")
             axes.title.set_size(8)
             _plain(axes)
-    grid[0, 0].legend(frameon=False, fontsize=7)
+    figure.legend(
+        *grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(reducers), frameon=False
+    )
     figure.suptitle(
         "Each metric in the space that was clustered, so lines of different reducers do not compare", fontsize=9
     )
@@ -129,6 +132,8 @@ def draw_agreement(variants: pd.DataFrame, target: Path) -> None:
         if known_site
         else "silhouette in the embedding",
         ylabel="ARI with the label (clusters that follow the pathologist)",
+        xlim=(-0.15, 1.02) if known_site else None,
+        ylim=(-0.15, 1.02),
         title=f"{len(shown)} variants" if len(shown) else "no glomerulus has a label: nothing to agree with",
     )
     if len(shown):

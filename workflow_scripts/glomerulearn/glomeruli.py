@@ -104,7 +104,7 @@ def measure_glomeruli(
                 "perimeter_um": round(perimeter_um, 1),
                 "circularity": round(min(1.0, 4 * np.pi * area_um2 / perimeter_um**2), 4),
                 "solidity": round(float(region.solidity), 4),
-                "mean_probability": round(float(region.mean_intensity) / 255, 4),
+                "mean_probability": round(float(region.intensity_mean) / 255, 4),
                 "touches_border": bool(top == 0 or left == 0 or bottom == height or right == width),
                 "label": "",
                 "label_iou": np.nan,
