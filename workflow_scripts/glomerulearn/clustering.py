@@ -66,15 +66,12 @@ def cluster_glomeruli(
         rows.append({"k": k, **scores, **agreements, "n": len(points), "weights": str(data["weights"])})
     table = pd.DataFrame(rows)
     chosen = {metric: choose_k(table, metric) for metric in settings["metrics"]}
-    weights = str(data["weights"])
     best = [
         {
             "extractor": extractor,
             "reducer": reducer,
             "metric": metric,
             "score": row[metric],
-            "n": n,
-            "weights": weights,
             **row,
         }
         for metric, k in chosen.items()

@@ -1,0 +1,43 @@
+"""Slides and runs that several tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from glomerulearn import synthetic
+from glomerulearn.patches import tile_slide
+from glomerulearn.synthetic import write_outlines
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+TILING = {"mpp": 2.0, "patch_size_px": 128, "min_tissue": 0.05, "max_damaged": 0.1}
+CLASSES = {f"Grade {grade}": f"grade {grade}" for grade in range(4)}
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real test data, which is no part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real test data at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def small_slide(tmp_path_factory):
+    """A synthetic slide of 1200 x 900 px at 1 um/px with 6 glomeruli: paths of slide and outlines, and the truth."""
+    folder = tmp_path_factory.mktemp("small")
+    recipe = synthetic.Recipe(1200, 900, mpp=1.0, glomeruli=6, grade_shares=(1, 1, 1, 1), cut_share=0)
+    truth = synthetic.make_slide(folder / "small.svs", recipe, seed=7)
+    write_outlines(folder / "small.geojson", list(zip(truth.polygons, truth.grades, strict=True)), "small")
+    return folder / "small.svs", folder / "small.geojson", truth
+
+
+@pytest.fixture(scope="session")
+def small_store(small_slide, tmp_path_factory):
+    """The patch store of the small slide at 2 um/px."""
+    path, outlines, _ = small_slide
+    target = tmp_path_factory.mktemp("store") / "small.zarr.zip"
+    row = tile_slide("small", path, outlines, None, TILING, CLASSES, target)
+    assert row["status"] == "ok"
+    return target

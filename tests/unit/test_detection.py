@@ -1,0 +1,115 @@
+"""From probabilities to glomeruli: stitching, instances, polygons in level-0 pixels, tables in um, QuPath GeoJSON."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from shapely.geometry import Point, shape
+
+from glomerulearn.export import write_geojson
+from glomerulearn.glomeruli import TABLE_COLUMNS, collect_glomeruli, find_glomeruli, measure_glomeruli, polygons
+from glomerulearn.inference import infer_slide
+from glomerulearn.patches import PatchStore
+
+SETTINGS = {
+    "window_px": 128, "overlap_px": 32, "batch": 3, "flips": True, "threshold": 0.5, "seed_threshold": 0.7,
+    "min_diameter_um": 60, "min_solidity": 0.75, "split_depth_um": 8,
+}  # fmt: skip
+CPU = torch.device("cpu")
+
+
+class Darkness(torch.nn.Module):
+    """A 'segmenter' whose logit is how dark a pixel is: stitched, it must give back the slide itself."""
+
+    def forward(self, images):
+        dark = -4 * images.mean(1, keepdim=True)
+        return torch.cat([torch.zeros_like(dark), dark], 1)
+
+
+def test_stitching_is_seamless(small_store):
+    store = PatchStore(small_store)
+    found = infer_slide(Darkness(), {"mpp": store.mpp}, store, SETTINGS, CPU)
+    image = store.window(0, 0, *store.canvas).astype(np.float32) / 127.5 - 1
+    expected = 255 / (1 + np.exp(4 * image.mean(2)))
+    assert found.shape == image.shape[:2]
+    stored = np.zeros(found.shape, bool)
+    for column, row in store.grid * store.patch_size:
+        stored[row : row + store.patch_size, column : column + store.patch_size] = True
+    # bfloat16 on processors that have it: 8 bits of mantissa
+    assert np.abs(found - expected)[stored].max() < 6
+
+
+def discs(places, size=(400, 400)):
+    y, x = np.mgrid[: size[0], : size[1]]
+    probability = np.zeros(size, np.uint8)
+    for cx, cy, radius in places:
+        probability[np.hypot(x - cx, y - cy) <= radius] = 240
+    return probability
+
+
+def test_instances_sizes_and_touching_glomeruli():
+    mpp = 4.0
+    probability = discs([(80, 80, 25), (250, 100, 24), (294, 100, 24), (300, 300, 5)])  # two touch, one is too small
+    weak = discs([(100, 300, 25)])
+    probability[weak > 0] = 150  # above the threshold, nowhere sure
+    labels = find_glomeruli(probability, mpp, SETTINGS)
+    assert labels.max() == 3
+    shapes = polygons(labels, scale=2.0)
+    table = measure_glomeruli("S", labels, shapes, probability, mpp, mpp / 2)
+    assert tuple(table.columns) == TABLE_COLUMNS and list(table["glomerulus"]) == ["S-0001", "S-0002", "S-0003"]
+    first = table.iloc[0]
+    assert first["area_um2"] == pytest.approx(np.pi * 100**2, rel=0.03)
+    assert first["equivalent_diameter_um"] == pytest.approx(200, rel=0.02) and first["circularity"] > 0.85
+    assert (first["centroid_x_px"], first["centroid_y_px"]) == (
+        pytest.approx(161, abs=0.6),
+        pytest.approx(161, abs=0.6),
+    )
+    assert not first["touches_border"] and first["mean_probability"] == pytest.approx(240 / 255, abs=0.01)
+
+
+def test_polygons_lie_on_the_mask():
+    labels = find_glomeruli(discs([(120, 90, 30)]), 4.0, SETTINGS)
+    (polygon,) = polygons(labels, 1.0)
+    disc = Point(120.5, 90.5).buffer(30)
+    assert polygon.is_valid and polygon.intersection(disc).area / polygon.union(disc).area > 0.97
+
+
+def test_border_is_flagged_and_nothing_is_nothing():
+    labels = find_glomeruli(discs([(10, 100, 25)]), 4.0, SETTINGS)
+    table = measure_glomeruli("S", labels, polygons(labels, 1.0), discs([(10, 100, 25)]), 4.0, 4.0)
+    assert list(table["touches_border"]) == [True]
+    empty = find_glomeruli(np.zeros((50, 50), np.uint8), 4.0, SETTINGS)
+    assert empty.max() == 0 and polygons(empty, 1.0) == []
+
+
+def test_geojson_is_what_qupath_reads(tmp_path):
+    labels = find_glomeruli(discs([(120, 90, 30)]), 4.0, SETTINGS)
+    shapes = polygons(labels, 2.0)
+    table = measure_glomeruli("S", labels, shapes, discs([(120, 90, 30)]), 4.0, 2.0)
+    write_geojson(tmp_path / "d.geojson", shapes, table.to_dict("records"))
+    content = json.loads((tmp_path / "d.geojson").read_text())
+    (feature,) = content["features"]
+    assert content["type"] == "FeatureCollection" and "crs" not in content
+    assert shape(feature["geometry"]).area == pytest.approx(shapes[0].area, rel=1e-3)
+    properties = feature["properties"]
+    assert properties["objectType"] == "annotation" and properties["classification"]["name"] == "Glomerulus"
+    assert properties["measurements"]["Area um^2"] == table["area_um2"][0]
+    write_geojson(tmp_path / "none.geojson", [], [])
+    assert json.loads((tmp_path / "none.geojson").read_text())["features"] == []
+
+
+def test_table_of_the_cohort_keeps_every_glomerulus(tmp_path):
+    labels = find_glomeruli(discs([(80, 80, 25), (250, 100, 24)]), 4.0, SETTINGS)
+    table = measure_glomeruli("NA", labels, polygons(labels, 1.0), labels.astype(np.uint8), 4.0, 4.0)
+    table.to_csv(tmp_path / "d.csv", index=False)
+    # the second crop could not be read; another slide brought its crops along
+    rows = [{"slide": "NA", "glomerulus": "NA-0001", "label": "", "cut": False, "pca": 1}]
+    pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
+    rows = [{"slide": "own", "glomerulus": "g", "label": "normal", "cut": False, "pca": 0}]
+    pd.DataFrame(rows).to_csv(tmp_path / "b.csv", index=False)
+    joined = collect_glomeruli([tmp_path / "d.csv"], [tmp_path / "a.csv", tmp_path / "b.csv"]).set_index("glomerulus")
+    assert set(joined.index) == {"NA-0001", "NA-0002", "g"}
+    assert joined.loc["NA-0001", "pca"] == 1 and np.isnan(joined.loc["NA-0002", "pca"])
+    assert joined.loc["g", "label"] == "normal" and np.isnan(joined.loc["g", "area_um2"])

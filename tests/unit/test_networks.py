@@ -1,0 +1,122 @@
+"""Networks: shapes, SegNet's indices and U-Net's skips at work, weights through the libraries' own loading."""
+
+import hashlib
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from glomerulearn.errors import InputError
+from glomerulearn.networks.autoencoder import Autoencoder
+from glomerulearn.networks.segmenters import build_segmenter
+from glomerulearn.networks.weights import load_encoder_weights, read_state_dict
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("segnet", {"encoder": "vgg16", "width": 0.125, "stages": 5}),
+        ("segnet", {"encoder": "vgg19", "width": 0.125, "stages": 4}),
+        ("unet", {"encoder": "plain", "base": 4, "depth": 4}),
+        ("unet", {"encoder": "resnet18"}),
+        ("unet", {"encoder": "mobilenet_v2"}),
+    ],
+)
+def test_logits_have_the_size_of_the_image(name, settings):
+    model = build_segmenter(name, settings).eval()
+    with torch.no_grad():
+        assert model(torch.randn(2, 3, 64, 96)).shape == (2, 2, 64, 96)
+
+
+def test_full_size_is_the_papers():
+    """Badrinarayanan 2017 reports 29.46 M parameters for SegNet on VGG16."""
+    segnet, unet = build_segmenter("segnet", {}), build_segmenter("unet", {})
+    assert sum(p.numel() for p in segnet.parameters()) == pytest.approx(29.46e6, rel=0.01)
+    assert sum(p.numel() for p in unet.parameters()) == pytest.approx(31.0e6, rel=0.01)
+
+
+def test_segnet_unpools_where_the_encoder_pooled(monkeypatch):
+    seen = []
+    unpool = torch.nn.functional.max_unpool2d
+
+    def watch(features, indices, *rest, **more):
+        seen.append(indices)
+        return unpool(features, indices, *rest, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "max_unpool2d", watch)
+    model = build_segmenter("segnet", {"width": 0.125, "stages": 3}).eval()
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        model(image)
+        first = torch.nn.functional.max_pool2d(model.encoder[0](image), 2, return_indices=True)[1]
+    assert len(seen) == 3 and torch.equal(seen[-1], first)
+
+
+def test_unet_skips_carry_detail():
+    """With the bottom silenced, the output still depends on single pixels: only a skip can bring them."""
+    model = build_segmenter("unet", {"base": 4, "depth": 3}).eval()
+    torch.nn.init.zeros_(model.ups[-1].weight)
+    image = torch.randn(1, 3, 32, 32)
+    other = image.clone()
+    other[..., 16, 16] += 3
+    with torch.no_grad():
+        difference = (model(image) - model(other)).abs().sum(1)[0]
+    assert difference[16, 16] > 0 and difference[0, 0] == 0
+
+
+def test_local_weights_are_loaded_and_checked(tmp_path):
+    torch.manual_seed(1)
+    state = {
+        key: value for key, value in torchvision.models.resnet18().state_dict().items() if not key.startswith("fc.")
+    }
+    save_file(state, tmp_path / "r.safetensors")
+    torch.save(state, tmp_path / "r.pth")
+    digest = hashlib.sha256((tmp_path / "r.pth").read_bytes()).hexdigest()
+    for name, sha256 in (("r.safetensors", None), ("r.pth", digest)):
+        model = torchvision.models.resnet18()
+        load_encoder_weights(model, "resnet18", str(tmp_path / name), sha256)
+        assert torch.equal(model.conv1.weight, state["conv1.weight"])
+    with pytest.raises(InputError, match=r"r\.pth: sha256 is .*config says 0000"):
+        read_state_dict(tmp_path / "r.pth", "0" * 64)
+    with pytest.raises(InputError, match="do not fit|lack"):
+        load_encoder_weights(torchvision.models.vgg19(), "vgg19", str(tmp_path / "r.pth"))
+
+
+def test_segnet_starts_from_vgg(tmp_path):
+    torch.manual_seed(2)
+    vgg = torchvision.models.vgg16_bn().eval()
+    torch.save(vgg.state_dict(), tmp_path / "vgg.pth")
+    model = build_segmenter("segnet", {"weights": str(tmp_path / "vgg.pth")}).eval()
+    image = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(model.encoder[0](image), vgg.features[:6](image), atol=1e-5)
+
+
+def test_pickled_code_is_never_run(tmp_path):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return open, (str(tmp_path / "ran"), "w")
+
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps({"a": Bomb()}))
+    with pytest.raises(InputError, match="not a plain state dict"):
+        read_state_dict(tmp_path / "bomb.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_download_that_fails_says_what_to_do(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(InputError, match="cannot be downloaded.*give its path.*random"):
+        load_encoder_weights(torchvision.models.resnet18(), "resnet18", "torchvision")
+
+
+def test_autoencoder_shapes():
+    model = Autoencoder(64, (8, 16, 32), 24)
+    images = torch.randn(2, 3, 64, 64)
+    assert model.encode(images).shape == (2, 24) and model(images).shape == images.shape

@@ -1,0 +1,149 @@
+"""Patch stores: windows are the slide's pixels, labels are the truth, damage is counted, nothing is half there."""
+
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import CLASSES, TILING
+
+from glomerulearn.errors import InputError
+from glomerulearn.leaks import check_leaks
+from glomerulearn.patches import QC_COLUMNS, PatchStore, tile_slide
+from glomerulearn.slides import open_slide
+
+
+def test_window_anywhere_is_the_slide_resampled(small_slide, small_store):
+    store = PatchStore(small_store)
+    assert store.canvas == (600, 450) and store.scale == 2.0
+    column, row = store.grid[len(store.grid) // 2] * store.patch_size
+    window = store.window(int(column) + 30, int(row) - 20, 90, 70)
+    with open_slide(small_slide[0]) as slide:
+        expected = slide.read((column + 30) * 2, (row - 20) * 2, 90, 70, 2.0)
+    stored = ~(window == 255).all(2)  # white where the grid has no patch
+    assert stored.mean() > 0.5
+    assert np.abs(window.astype(int) - expected)[stored].mean() < 1.0
+
+
+def test_labels_are_the_truth(small_slide, small_store):
+    store, truth = PatchStore(small_store), small_slide[2]
+    drawn = store.label_window(0, 0, *store.canvas)
+    for grade in range(4):
+        area = sum(polygon.area for polygon, own in zip(truth.polygons, truth.grades, strict=True) if own == grade)
+        found = (drawn == 1 + store.labels.index(f"grade {grade}")).sum() * store.scale**2
+        assert found == pytest.approx(area, rel=0.01)
+
+
+def test_quality_row_accounts_for_every_grid_cell(small_slide, tmp_path):
+    row = tile_slide("small", small_slide[0], small_slide[1], None, TILING, CLASSES, tmp_path / "s.zarr.zip")
+    assert tuple(row) == QC_COLUMNS
+    skipped = sum(int(part.split(": ")[1]) for part in row["skipped"].split("; ") if part)
+    assert row["n_patches"] + skipped == row["n_grid"] and row["n_outlines"] == 6
+    assert row["mpp_origin"] == "metadata" and row["tissue_area_mm2"] > 0
+
+
+def test_glass_has_a_reason(tmp_path):
+    from glomerulearn.synthetic.slide_file import write_svs
+
+    write_svs(tmp_path / "glass.svs", np.full((600, 600, 3), 243, np.uint8), 1.0)
+    row = tile_slide("glass", tmp_path / "glass.svs", None, None, TILING, CLASSES, tmp_path / "g.zarr.zip")
+    assert (row["status"], row["reason"], row["n_patches"]) == ("empty", "no tissue found", 0)
+    assert not PatchStore(tmp_path / "g.zarr.zip").usable
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "empty"])
+def test_a_bad_slide_gives_a_row_not_a_crash(small_slide, tmp_path, damage):
+    path = tmp_path / "bad.svs"
+    whole = small_slide[0].read_bytes()
+    if damage != "missing":
+        path.write_bytes(whole[: len(whole) // 3] if damage == "truncated" else b"")
+    row = tile_slide("bad", path, None, None, TILING, CLASSES, tmp_path / "b.zarr.zip")
+    assert row["status"] == "failed" and "bad.svs" in row["reason"]
+    assert not PatchStore(tmp_path / "b.zarr.zip").usable
+
+
+def test_zeroed_tile_is_flagged_and_the_rest_used(small_slide, tmp_path):
+    import tifffile
+
+    path = tmp_path / "zeroed.svs"
+    path.write_bytes(small_slide[0].read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        middle = len(page.dataoffsets) // 2
+        place, count = page.dataoffsets[middle], page.databytecounts[middle]
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(count))
+    row = tile_slide(
+        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.9}, CLASSES, tmp_path / "z.zarr.zip"
+    )
+    store = PatchStore(tmp_path / "z.zarr.zip")
+    assert row["status"] == "ok" and row["n_damaged"] > 0
+    assert len(store.grid) == row["n_patches"] - row["n_damaged"] > 0
+    row = tile_slide(
+        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.0}, CLASSES, tmp_path / "y.zarr.zip"
+    )
+    assert row["status"] == "failed" and "max_damaged" in row["reason"]
+
+
+def test_outlines_of_another_slide_are_refused(small_slide, tmp_path):
+    import json
+
+    content = json.loads(small_slide[1].read_text())
+    for feature in content["features"]:
+        for ring in feature["geometry"]["coordinates"]:
+            for point in ring:
+                point[0] += 90_000
+    shifted = tmp_path / "shifted.geojson"
+    shifted.write_text(json.dumps(content))
+    row = tile_slide("small", small_slide[0], shifted, None, TILING, CLASSES, tmp_path / "s.zarr.zip")
+    assert row["status"] == "failed" and "outside the slide" in row["reason"]
+
+
+def test_flipped_byte_names_store_and_patch(small_store, tmp_path):
+    path = tmp_path / "flipped.zarr.zip"
+    path.write_bytes(small_store.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo("images/c/0/0/0/0")
+    with path.open("r+b") as file:
+        file.seek(entry.header_offset + 200)
+        byte = file.read(1)
+        file.seek(entry.header_offset + 200)
+        file.write(bytes([byte[0] ^ 0xFF]))
+    with pytest.raises(InputError, match=r"flipped\.zarr\.zip: images\[0\] is damaged"):
+        PatchStore(path).read("images", 0)
+
+
+def test_interrupted_writing_leaves_nothing(tmp_path):
+    from glomerulearn import stores
+
+    with pytest.raises(KeyboardInterrupt), stores.writing(tmp_path / "s.zarr.zip"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_store_travels_to_workers(small_store):
+    store = PatchStore(small_store)
+    store.window(0, 0, 64, 64)
+    again = pickle.loads(pickle.dumps(store))
+    assert np.array_equal(again.window(100, 100, 64, 64), store.window(100, 100, 64, 64))
+
+
+def test_same_file_under_two_names_is_a_leak(small_slide, small_store, tmp_path):
+    other = tmp_path / "other.zarr.zip"
+    tile_slide("other", small_slide[0], small_slide[1], None, TILING, CLASSES, other)
+    check_leaks([small_store, other], {"small": ("train", ""), "other": ("train", "")}, tmp_path / "leaks.tsv")
+    assert (tmp_path / "leaks.tsv").read_text().count("train") == 2
+    with pytest.raises(InputError, match="same file .*train, test.*small, other"):
+        check_leaks([small_store, other], {"small": ("train", ""), "other": ("test", "")}, tmp_path / "l.tsv")
+
+
+def test_same_patient_on_two_files_is_a_leak(small_store, tmp_path):
+    from glomerulearn import synthetic
+
+    synthetic.make_slide(tmp_path / "other.svs", synthetic.Recipe(400, 300, glomeruli=1), seed=1)
+    other = tmp_path / "other.zarr.zip"
+    tile_slide("other", tmp_path / "other.svs", None, None, TILING, CLASSES, other)
+    check_leaks([small_store, other], {"small": ("val", "P"), "other": ("test", "Q")}, tmp_path / "l.tsv")
+    with pytest.raises(InputError, match=r"same patient \(P\).*val, test"):
+        check_leaks([small_store, other], {"small": ("val", "P"), "other": ("test", "P")}, tmp_path / "l.tsv")

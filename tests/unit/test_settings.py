@@ -1,0 +1,65 @@
+"""Configuration: the shipped one is valid, and every error names key, finding and fix."""
+
+import copy
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from glomerulearn.errors import InputError
+from glomerulearn.settings import check_config
+
+SCHEMA = ROOT / "schemas" / "config.schema.yaml"
+DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def changed(path, value):
+    config = copy.deepcopy(DEFAULT)
+    room = config
+    for key in path[:-1]:
+        room = room[key]
+    room[path[-1]] = value
+    return config
+
+
+def merged(base, changes):
+    return {
+        key: merged(base.get(key, {}), value) if isinstance(value, dict) else value
+        for key, value in {**base, **changes}.items()
+    }
+
+
+@pytest.mark.parametrize("preset", [None, "cpu", "demo", "original"])
+def test_shipped_configurations_are_valid(preset):
+    changes = yaml.safe_load((ROOT / "config" / "presets" / f"{preset}.yaml").read_text()) if preset else {}
+    check_config(merged(DEFAULT, changes), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "parts"),
+    [
+        (["tiling", "mmp"], 1, ["`tiling`", "`mmp`", "did you mean `mpp`"]),
+        (["tiling", "mpp"], "four", ["`tiling: mpp`", "'four'", "micrometres"]),
+        (["tiling", "min_tissue"], 5, ["`tiling: min_tissue`", "5", "0 to 1"]),
+        (["reduction", "reducers"], ["pca", "lda"], ["`reduction: reducers: 1`", "'lda'", "umap"]),
+        (["clustering", "k_range"], [10, 2], ["`clustering: k_range`", "lowest first"]),
+        (["detection", "overlap_px"], 600, ["`detection: overlap_px`", "600", "window_px"]),
+        (["detection", "threshold"], 0.9, ["`detection: threshold`", "seed_threshold"]),
+        (["detection", "compare_on"], ["test"], ["`detection: compare_on`", "val"]),
+        (["embedding", "autoencoder", "size_px"], 200, ["`embedding: autoencoder: size_px`", "multiple of 64"]),
+        (["embedding", "vgg19", "sha256"], "abc", ["`embedding: vgg19: sha256`", "64 hexadecimal"]),
+        (["slides"], None, ["`slides` and `crops`"]),
+    ],
+)
+def test_errors_name_key_and_fix(path, value, parts):
+    with pytest.raises(InputError) as error:
+        check_config(changed(path, value), SCHEMA)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_missing_room_is_named():
+    config = copy.deepcopy(DEFAULT)
+    del config["tiling"]
+    with pytest.raises(InputError, match="tiling"):
+        check_config(config, SCHEMA)
