@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import runs
 
 from glomerulearn import synthetic
 from glomerulearn.patches import tile_slide
@@ -41,3 +42,28 @@ def small_store(small_slide, tmp_path_factory):
     row = tile_slide("small", path, outlines, None, TILING, CLASSES, target)
     assert row["status"] == "ok"
     return target
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    """The demo cohort as a user's own slides, with one file cut short and one that is not there."""
+    folder = tmp_path_factory.mktemp("cohort")
+    sheet = synthetic.make_cohort(folder, seed=0, jobs=2)
+    whole = (folder / "slides" / "a05.svs").read_bytes()
+    (folder / "slides" / "broken.svs").write_bytes(whole[: len(whole) // 3])
+    bad = [{"slide": name, "path": f"slides/{name}.svs", "split": "predict"} for name in ("broken", "gone")]
+    # a05 arrives later
+    runs.write_sheet(folder / "first.tsv", [row for row in runs.read_sheet(sheet) if row["slide"] != "a05"] + bad)
+    runs.write_sheet(folder / "second.tsv", runs.read_sheet(sheet) + bad)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(cohort, tmp_path_factory):
+    """The whole workflow, run on the cohort: folder and configuration."""
+    work = tmp_path_factory.mktemp("work")
+    config = runs.demo_settings(slides=str(cohort / "first.tsv"))
+    result = runs.snakemake(work, config)
+    assert result.returncode == 0, result.stdout[-6000:]
+    assert "Done. Open in" in result.stdout
+    return work, config

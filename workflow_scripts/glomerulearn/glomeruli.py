@@ -87,9 +87,8 @@ def measure_glomeruli(
     """
     rows = []
     height, width = labels.shape
-    for index, (region, shape) in enumerate(
-        zip(measure.regionprops(labels, probability), shapes, strict=True), start=1
-    ):
+    regions = measure.regionprops(labels, probability) if len(shapes) else []
+    for index, (region, shape) in enumerate(zip(regions, shapes, strict=True), start=1):
         top, left, bottom, right = region.bbox
         area_um2 = shape.area * mpp_level0**2
         perimeter_um = shape.length * mpp_level0

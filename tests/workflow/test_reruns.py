@@ -1,0 +1,153 @@
+"""What a rerun does: only what is new, and everything that is."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import runs
+from runs import ROOT, planned, snakemake
+
+NO_REFIT = ("train_segmenter", "train_autoencoder", "reduce_embeddings", "cluster_glomeruli", "choose_segmenter")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A fresh copy of the project somewhere else, every file newer than all results."""
+    copy = tmp_path_factory.mktemp("checkout") / "elsewhere"
+    ignore = shutil.ignore_patterns(".git", ".venv", "results", ".snakemake", "__pycache__", ".pytest_cache")
+    shutil.copytree(ROOT, copy, ignore=ignore)
+    for path in copy.rglob("*"):
+        os.utime(path)
+    return copy
+
+
+def edited(checkout, tmp_path, module):
+    copy = tmp_path / "edited"
+    shutil.copytree(checkout, copy)
+    with (copy / "workflow_scripts" / "glomerulearn" / module).open("a") as file:
+        file.write("\n\nEDITED = True\n")
+    return copy
+
+
+def test_fresh_demo(tmp_path):
+    jobs = planned(tmp_path, {})
+    assert jobs["make_demo_cohort"] == 1 and jobs["tile_slide"] == 10 and jobs["train_segmenter"] == 2
+    assert jobs["infer_masks"] == 10 + 2 * 4 and jobs["embed_glomeruli"] == 30
+    assert jobs["reduce_embeddings"] == jobs["cluster_glomeruli"] == 15 and jobs["assign_clusters"] == 10
+
+
+def test_nothing_new_is_nothing_to_do(finished):
+    assert planned(*finished) == {}
+
+
+def test_a_fresh_checkout_reruns_nothing(finished, checkout):
+    assert planned(*finished, root=checkout) == {}
+
+
+def test_touched_or_moved_slides_rerun_nothing(finished, cohort, tmp_path):
+    work, config = finished
+    moved = tmp_path / "mount"
+    shutil.copytree(cohort, moved)  # copies have new dates, too
+    for path in moved.rglob("*.*"):
+        os.utime(path)
+    assert planned(work, config | {"slides": str(moved / "first.tsv")}) == {}
+
+
+def test_moved_results_rerun_nothing(finished, tmp_path):
+    work, config = finished
+    shutil.copytree(work, tmp_path / "moved", symlinks=True)
+    assert planned(tmp_path / "moved", config) == {}
+
+
+def test_one_new_slide_costs_its_own_jobs(finished, cohort):
+    work, config = finished
+    if (work / "results" / "assignments" / "a05.csv").exists():
+        pytest.skip("the slide has been added by another test")
+    jobs = planned(work, config | {"slides": str(cohort / "second.tsv")})
+    assert not set(jobs) & set(NO_REFIT)
+    assert jobs == {
+        "tile_slide": 1, "infer_masks": 1, "crop_glomeruli": 1, "embed_glomeruli": 3, "assign_clusters": 1,
+        "collect_qc": 1, "collect_glomeruli": 1,
+    }  # fmt: skip
+
+
+def test_one_new_train_slide_trains_again(finished, cohort):
+    work, config = finished
+    rows = runs.read_sheet(cohort / "first.tsv")
+    truth = {"slide": "late", "path": "slides/a05.svs", "annotation": "truth/a05.geojson", "split": "train"}
+    sheet = runs.write_sheet(cohort / "trained.tsv", [*rows, truth])
+    jobs = planned(work, config | {"slides": str(sheet)})
+    assert jobs["tile_slide"] == 1 and jobs["train_segmenter"] == 2 and jobs["infer_masks"] == 8 + 12
+
+
+def test_edited_outline_reruns_its_slide_without_training(finished, cohort, tmp_path):
+    work, config = finished
+    copy = tmp_path / "cohort"
+    shutil.copytree(cohort, copy)
+    outline = copy / "outlines" / "a04.geojson"
+    outline.write_text(outline.read_text().replace("Grade 1", "Grade 2", 1))
+    jobs = planned(work, config | {"slides": str(copy / "first.tsv")})
+    assert jobs["tile_slide"] == 1 and "train_segmenter" not in jobs
+
+
+def test_removed_slide_reruns_summaries_only(finished, cohort):
+    work, config = finished
+    rows = [row for row in runs.read_sheet(cohort / "first.tsv") if row["slide"] != "b05"]
+    sheet = runs.write_sheet(cohort / "fewer.tsv", rows)
+    assert planned(work, config | {"slides": str(sheet)}) == {"collect_qc": 1, "collect_glomeruli": 1}
+
+
+def test_edited_module_reruns_its_dependants(finished, checkout, tmp_path):
+    jobs = planned(*finished, root=edited(checkout, tmp_path, "figures.py"))
+    assert set(jobs) == {
+        "draw_learning_curves", "draw_segmentations", "draw_k_scores", "draw_agreement", "draw_variants"
+    }  # fmt: skip
+    shutil.rmtree(tmp_path / "edited")
+    jobs = planned(*finished, root=edited(checkout, tmp_path, "export.py"))
+    assert jobs["infer_masks"] == 8 + 11 and not set(jobs) & {"tile_slide", "train_segmenter"}
+
+
+def test_swapped_settings_are_noticed(finished):
+    work, config = finished
+    swapped = {"isomap": {"components": 5, "neighbours": 30}, "tsne": {"components": 2, "neighbours": 15}}
+    jobs = planned(work, config | {"reduction": swapped})
+    assert jobs["reduce_embeddings"] == 2 * 3 and jobs["cluster_glomeruli"] == 2 * 3
+    assert not set(jobs) & {"train_segmenter", "tile_slide", "embed_glomeruli"}
+
+
+def test_one_segmenters_settings_leave_the_other_alone(finished):
+    work, config = finished
+    segmentation = config["segmentation"] | {"learning_rate": {"segnet": 0.001, "unet": 0.003}}
+    assert planned(work, config | {"segmentation": segmentation})["train_segmenter"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"slides": "gone.tsv"}, ["gone.tsv", "cannot be read"]),
+        ({"tiling": {"mmp": 4}}, ["`tiling`", "`mmp`", "did you mean `mpp`"]),
+    ],
+)
+def test_wrong_input_ends_before_any_job(tmp_path, change, parts):
+    result = snakemake(tmp_path, change, "-n")
+    assert result.returncode != 0
+    for part in parts:
+        assert part in result.stdout
+
+
+def test_a_leak_in_the_sheet_ends_before_any_job(cohort, tmp_path):
+    rows = runs.read_sheet(cohort / "first.tsv")
+    for row in rows:
+        row["patient"] = "P" if row["slide"] in ("a01", "a04") else row["patient"]
+    sheet = runs.write_sheet(cohort / "leak.tsv", rows)
+    result = snakemake(tmp_path, runs.demo_settings(slides=str(sheet)), "-n")
+    assert result.returncode != 0 and "'P' stands in the splits train, test" in result.stdout
+
+
+def test_profiles_hold_the_rerun_rules():
+    import yaml
+
+    for name in ("default", "slurm"):
+        profile = yaml.safe_load(Path(ROOT, "profiles", name, "config.yaml").read_text())
+        assert profile["rerun-triggers"] == ["mtime", "input", "params"] and profile["keep-going"]
