@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 from glomerulearn.code_digest import code_digest
 from glomerulearn.errors import InputError
 from glomerulearn.settings import check_config
-from glomerulearn.sheets import check_names, fingerprint, read_crops, read_slides
+from glomerulearn.sheets import check_names, check_splits, fingerprint, read_crops, read_slides
 
 DEMO = "results/demo"
 SCHEMAS = Path(workflow.basedir, "schemas")
@@ -42,6 +42,7 @@ def read_sheets():
             slides = read_slides(Path(workflow.basedir, "config", "slides.tsv"), SCHEMAS / "slides.schema.yaml", DEMO)
         elif config["slides"]:
             slides = read_slides(config["slides"], SCHEMAS / "slides.schema.yaml")
+            check_splits(slides, config["slides"])
         if config["crops"]:
             crops = read_crops(config["crops"], SCHEMAS / "crops.schema.yaml")
         check_names(slides, crops)

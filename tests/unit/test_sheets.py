@@ -4,7 +4,7 @@ import pytest
 from conftest import ROOT
 
 from glomerulearn.errors import InputError
-from glomerulearn.sheets import check_names, fingerprint, read_crops, read_slides
+from glomerulearn.sheets import check_names, check_splits, fingerprint, read_crops, read_slides
 
 SLIDES, CROPS = ROOT / "schemas" / "slides.schema.yaml", ROOT / "schemas" / "crops.schema.yaml"
 
@@ -90,3 +90,9 @@ def test_fingerprint_follows_content_not_date_or_folder(tmp_path):
     copy.write_bytes(b"x" * 199_999 + b"y")
     assert fingerprint(first) != fingerprint(copy)
     assert fingerprint(tmp_path / "gone.svs") == "missing"
+
+
+def test_slides_to_train_on_and_to_choose_by_are_needed(tmp_path):
+    rows = read_slides(sheet(tmp_path, "slide\tpath\tannotation\tsplit\nA\ta.svs\to.geojson\ttrain\n"), SLIDES)
+    with pytest.raises(InputError, match=r"slides\.tsv, column split: no slide is 'val'"):
+        check_splits(rows, "slides.tsv")

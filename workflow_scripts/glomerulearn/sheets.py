@@ -65,6 +65,16 @@ def check_leaks(rows: Mapping[str, Mapping], path: Path) -> None:
                 )
 
 
+def check_splits(rows: Mapping[str, Mapping], path: str | Path) -> None:
+    """Raise InputError when no slide is there to train on or to choose by."""
+    for split in ("train", "val"):
+        if not any(row["split"] == split for row in rows.values()):
+            raise InputError(
+                f"{path}, column split: no slide is {split!r}; the segmenters need outlined slides to be trained on (train), "
+                "others to choose the best by (val), and some to be judged on (test)"
+            )
+
+
 def read_crops(path: str | Path, schema: str | Path) -> dict[str, list[dict]]:
     """The crop sheet as slide name -> rows (glomerulus, image, mask, slide, site, label); paths made absolute.
 
