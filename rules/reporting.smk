@@ -173,3 +173,13 @@ onsuccess:
         if Path(path).exists():
             print(f"  {path:36} {what}")
     print("One file with all tables and figures: snakemake --report report.zip")
+
+
+onstart:
+    if SLIDES and config["slides"] != "demo" and config["preset"] != "cpu" and which("nvidia-smi") is None:
+        print(
+            "Note: this machine has no GPU and the networks are those of `preset: "
+            + config["preset"]
+            + "`, which take "
+            "days to train on a CPU. `preset: cpu` in the configuration takes about an hour on two cores."
+        )
