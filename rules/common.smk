@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -51,8 +52,17 @@ def read_sheets():
         raise WorkflowError(str(error))
 
 
+def class_map():
+    """Class name in any case -> label; what the user says comes after the default and wins, null switches off."""
+    classes = {name.casefold(): label for name, label in config["outlines"]["classes"].items()}
+    return {name: label for name, label in classes.items() if label is not None}
+
+
 SLIDES, CROPS = read_sheets()
+config["outlines"]["classes"] = class_map()
 COHORT = [*SLIDES, *CROPS]
+# slides and crops go through the same later rules, but only slides are tiled
+SLIDE_NAMES = "|".join(map(re.escape, SLIDES)) or "(?!)" if CROPS else "[A-Za-z0-9][A-Za-z0-9_.-]*"
 SEGMENTERS = config["segmentation"]["segmenters"] if SLIDES else []
 EXTRACTORS = config["embedding"]["extractors"]
 REDUCERS = config["reduction"]["reducers"]
@@ -105,7 +115,15 @@ def sites():
 # or a touched file costs nothing. The path itself is passed by a function of `input`, which Snakemake does not track.
 @cache
 def slide_fingerprint(name):
-    return "made" if config["slides"] == "demo" else fingerprint(SLIDES[name]["path"])
+    if config["slides"] == "demo":
+        return "made"
+    found, quality = fingerprint(SLIDES[name]["path"], whole=False), Path(f"results/qc/slides/{name}.json")
+    if found == "missing" and quality.is_file() and json.loads(quality.read_text())["status"] == "ok":
+        raise WorkflowError(
+            f"slide {name!r} was used before and is missing now: {SLIDES[name]['path']}; mount its folder, correct its path, "
+            "or take its row out of the sheet"
+        )
+    return found
 
 
 @cache
@@ -117,7 +135,7 @@ def outline_fingerprint(name):
 def crop_fingerprints(name):
     rows = [
         [row[key] for key in ("glomerulus", "site", "label")] + [fingerprint(row[key]) for key in ("image", "mask")]
-        for row in CROPS[name]
+        for row in sorted(CROPS[name], key=lambda row: row["glomerulus"])
     ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 

@@ -16,6 +16,8 @@ rule infer_masks:
         "results/logs/infer_masks/{segmenter}/{slide}.log",
     benchmark:
         "results/benchmarks/infer_masks/{segmenter}/{slide}.jsonl"
+    wildcard_constraints:
+        slide=SLIDE_NAMES,
     conda:
         "../envs/torch.yaml"
     container:

@@ -13,6 +13,8 @@ rule crop_glomeruli:
         "results/logs/crop_glomeruli/{slide}.log",
     benchmark:
         "results/benchmarks/crop_glomeruli/{slide}.jsonl"
+    wildcard_constraints:
+        slide=SLIDE_NAMES,
     conda:
         "../envs/slides.yaml"
     container:
@@ -25,7 +27,6 @@ rule crop_glomeruli:
         cfg=settings("cropping"),
         path=path_of("path"),
         mpp=path_of("mpp"),
-        site=path_of("site"),
     script:
         "../workflow_scripts/crop_glomeruli.py"
 
@@ -70,6 +71,7 @@ rule train_autoencoder:
         "results/logs/train_autoencoder.log",
     benchmark:
         "results/benchmarks/train_autoencoder.jsonl"
+    retries: 0
     conda:
         "../envs/torch.yaml"
     container:

@@ -20,6 +20,7 @@ rule train_segmenter:
         "results/benchmarks/train_segmenter/{segmenter}.jsonl"
     wildcard_constraints:
         segmenter="segnet|unet",
+    retries: 0  # a network that fails to train does so again
     conda:
         "../envs/torch.yaml"
     container:
@@ -41,6 +42,7 @@ rule score_segmenter:
     input:
         patches=lambda wildcards: expand("results/patches/{slide}.zarr.zip", slide=slides_of(wildcards.split)),
         masks=lambda wildcards: masks_of(wildcards.segmenter, wildcards.split),
+        leaks=ancient("results/qc/leaks.tsv"),
     output:
         table="results/scores/segmenters/{segmenter}_{split}.tsv",
     log:
@@ -57,7 +59,7 @@ rule score_segmenter:
     params:
         code=code("score_segmenter"),
         cfg=settings("outlines"),
-        slides=lambda wildcards: [f"{slide} {outline_fingerprint(slide)}" for slide in slides_of(wildcards.split)],
+        slides=lambda wildcards: sorted(f"{slide} {outline_fingerprint(slide)}" for slide in slides_of(wildcards.split)),
         annotations=lambda wildcards, input: {
             slide: SLIDES[slide]["annotation"] for slide in slides_of(wildcards.split)
         },

@@ -36,6 +36,8 @@ rule tile_slide:
         "results/logs/tile_slide/{slide}.log",
     benchmark:
         "results/benchmarks/tile_slide/{slide}.jsonl"
+    wildcard_constraints:
+        slide=SLIDE_NAMES,
     conda:
         "../envs/slides.yaml"
     container:
@@ -99,7 +101,8 @@ rule check_leaks:
     params:
         code=code("check_leaks"),
         cfg=json.dumps(
-            {name: [SLIDES[name]["split"], SLIDES[name]["patient"]] for name in slides_of("train", "val", "test")}
+            {name: [SLIDES[name]["split"], SLIDES[name]["patient"]] for name in slides_of("train", "val", "test")},
+            sort_keys=True,
         ),
     script:
         "../workflow_scripts/check_leaks.py"

@@ -111,5 +111,5 @@ def test_table_of_the_cohort_keeps_every_glomerulus(tmp_path):
     pd.DataFrame(rows).to_csv(tmp_path / "b.csv", index=False)
     joined = collect_glomeruli([tmp_path / "d.csv"], [tmp_path / "a.csv", tmp_path / "b.csv"]).set_index("glomerulus")
     assert set(joined.index) == {"NA-0001", "NA-0002", "g"}
-    assert joined.loc["NA-0001", "pca"] == 1 and np.isnan(joined.loc["NA-0002", "pca"])
-    assert joined.loc["g", "label"] == "normal" and np.isnan(joined.loc["g", "area_um2"])
+    assert joined.loc["NA-0001", "pca"] == 1 and pd.isna(joined.loc["NA-0002", "pca"])
+    assert joined.loc["g", "label"] == "normal" and pd.isna(joined.loc["g", "area_um2"])

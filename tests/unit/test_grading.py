@@ -85,8 +85,11 @@ def test_own_crops_come_in_with_mask_and_label(tmp_path):
     ]
     import_crops("own", rows, {"size_px": 64}, tmp_path / "c.zarr.zip")
     store = CropStore(tmp_path / "c.zarr.zip")
-    assert list(store.records["label"]) == ["normal", ""] and store.masks[1].all()
-    assert store.masks[0].mean() == pytest.approx(0.25, abs=0.03)
+    assert list(store.records["label"]) == ["normal", ""] and store.masks[1].mean() == pytest.approx(2 / 3, abs=0.02)
+    # 30 x 20 px of glomerulus in an image that was 60 x 40 and is made square, not squashed
+    assert store.masks[0].mean() == pytest.approx(600 / 3600, abs=0.02)
+    high, wide = (np.ptp(places) for places in np.nonzero(store.masks[0]))
+    assert wide / high == pytest.approx(1.5, abs=0.1)
     Image.new("L", (10, 10)).save(tmp_path / "m.png")
     with pytest.raises(InputError, match=r"m\.png.*g1.*10 x 10.*60 x 40"):
         import_crops("own", rows, {"size_px": 64}, tmp_path / "d.zarr.zip")

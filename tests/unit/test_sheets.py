@@ -39,6 +39,8 @@ def test_comma_separated_with_byte_order_mark(tmp_path):
         ("slide\tpath\tmpp\nA\ta.svs\t0,25\n", ["row 2", "column mpp", "0,25", "micrometres"]),
         ("slide\tpath\tmpp\nA\ta.svs\t-1\n", ["row 2", "column mpp"]),
         ("slide\tpath\n../x\ta.svs\n", ["row 2", "column slide", "../x"]),
+        ("slide\tpath\nall\ta.svs\n", ["row 2", "column slide", "not `all`"]),
+        ("slide\tpath\tmpp\n\nA\ta.svs\tnan\n", ["row 3", "column mpp", "nan"]),
         ("slide\tpath\nA\ta.svs\nA\tb.svs\n", ["row 3", "two rows"]),
         ("slide\tpath\nA\t\n", ["row 2", "column path"]),
         ("slide\tpath\nA\n", ["row 2", "cells"]),
@@ -77,7 +79,9 @@ def test_crops_are_grouped_by_slide_and_must_exist(tmp_path):
     assert rows["S"][0]["image"] == str(tmp_path / "1.png") and rows["S"][0]["mask"] == ""
     with pytest.raises(InputError, match=r"row 3, column image: no such file .*2\.png"):
         read_crops(sheet(tmp_path, text + "g2\t2.png\tS\tX\tnormal\n"), CROPS)
-    with pytest.raises(InputError, match="both|slide sheet and in the crop sheet"):
+    with pytest.raises(InputError, match="column site: slide 'S' has two sites, 'X' and 'Y'"):
+        read_crops(sheet(tmp_path, text + "g2\t1.png\tS\tY\tnormal\n"), CROPS)
+    with pytest.raises(InputError, match="slide sheet and in the crop sheet"):
         check_names({"S": {}}, rows)
 
 
@@ -90,6 +94,9 @@ def test_fingerprint_follows_content_not_date_or_folder(tmp_path):
     copy.write_bytes(b"x" * 199_999 + b"y")
     assert fingerprint(first) != fingerprint(copy)
     assert fingerprint(tmp_path / "gone.svs") == "missing"
+    # one letter in the middle of an outline file
+    copy.write_bytes(b"x" * 100_000 + b"y" + b"x" * 99_999)
+    assert fingerprint(first) != fingerprint(copy) and fingerprint(first, whole=False) == fingerprint(copy, whole=False)
 
 
 def test_slides_to_train_on_and_to_choose_by_are_needed(tmp_path):

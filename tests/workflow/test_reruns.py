@@ -54,6 +54,20 @@ def test_touched_or_moved_slides_rerun_nothing(finished, cohort, tmp_path):
     assert planned(work, config | {"slides": str(moved / "first.tsv")}) == {}
 
 
+def test_reordered_sheet_reruns_no_more_than_summaries(finished, cohort):
+    work, config = finished
+    sheet = runs.write_sheet(cohort / "reordered.tsv", runs.read_sheet(cohort / "first.tsv")[::-1])
+    assert planned(work, config | {"slides": str(sheet)}) == {}
+
+
+def test_vanished_slide_ends_the_run_and_keeps_its_patches(finished, cohort, tmp_path):
+    work, config = finished
+    shutil.copytree(cohort, tmp_path / "cohort")
+    (tmp_path / "cohort" / "slides" / "a01.svs").unlink()
+    result = snakemake(work, config | {"slides": str(tmp_path / "cohort" / "first.tsv")}, "-n")
+    assert result.returncode != 0 and "'a01' was used before and is missing now" in result.stdout
+
+
 def test_moved_results_rerun_nothing(finished, tmp_path):
     work, config = finished
     shutil.copytree(work, tmp_path / "moved", symlinks=True)

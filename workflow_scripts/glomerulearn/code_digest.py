@@ -64,4 +64,4 @@ def _meaning(path: Path) -> str:
             and isinstance(body[0].value, ast.Constant)
         ):
             del body[0]  # a docstring
-    return ast.dump(tree)
+    return ast.unparse(tree)  # ast.dump differs between versions of Python

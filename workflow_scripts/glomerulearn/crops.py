@@ -83,8 +83,8 @@ def _mask_window(
 def import_crops(slide: str, rows: Sequence[Mapping], settings: Mapping, target: Path, progress=iter) -> None:
     """Make the crop store of one slide from image files.
 
-    rows: of the crop sheet: `glomerulus`, `image`, and optionally `mask`, `site`, `label`. Images are resized to
-    `size_px`; a mask is what is brighter than 127; without one the whole image counts.
+    rows: of the crop sheet: `glomerulus`, `image`, and optionally `mask`, `site`, `label`. Images are made square and
+    resized to `size_px`; a mask is what is brighter than 127; without one the whole image counts.
     Raises: InputError naming the file that cannot be read or whose mask has another shape.
     """
     size = settings["size_px"]
@@ -99,6 +99,8 @@ def import_crops(slide: str, rows: Sequence[Mapping], settings: Mapping, target:
                     f"{row['mask']}: mask of glomerulus {row['glomerulus']} is {mask.shape[1]} x {mask.shape[0]} px, its "
                     f"image {image.shape[1]} x {image.shape[0]}; both must be the same"
                 )
+        if image.shape[0] != image.shape[1]:
+            image, mask = _square(image, mask)
         if image.shape[:2] != (size, size):
             shrink = cv2.INTER_AREA if max(image.shape[:2]) > size else cv2.INTER_LINEAR
             image, mask = (cv2.resize(each, (size, size), interpolation=shrink) for each in (image, mask))
@@ -113,6 +115,16 @@ def import_crops(slide: str, rows: Sequence[Mapping], settings: Mapping, target:
             }
         )
     write_crops(target, slide, images, masks, records, settings | {"lost": []})
+
+
+def _square(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lengthen the shorter side on both ends with the border's pixels, which do not count as glomerulus."""
+    height, width = mask.shape
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    edges = top, side - height - top, left, side - width - left
+    image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REPLICATE)
+    return image, cv2.copyMakeBorder(mask, *edges, cv2.BORDER_CONSTANT, value=0)
 
 
 def _read_image(path: str, mode: str, glomerulus: str) -> np.ndarray:

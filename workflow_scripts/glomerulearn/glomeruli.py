@@ -138,11 +138,10 @@ def collect_glomeruli(detections: Sequence[Path], assignments: Sequence[Path]) -
     """
     assigned = pd.concat([read_table(path) for path in assignments], ignore_index=True)
     measured = [table for table in map(read_table, detections) if len(table)]
-    if not measured:
-        return pd.DataFrame(columns=list(TABLE_COLUMNS)).merge(
-            assigned, on=["slide", "glomerulus", "label"], how="right"
-        )
-    return pd.concat(measured, ignore_index=True).merge(assigned, on=["slide", "glomerulus", "label"], how="outer")
+    keys = ["slide", "glomerulus", "label"]
+    known = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns=list(TABLE_COLUMNS))
+    # whole numbers stay whole where a value is missing
+    return known.merge(assigned, on=keys, how="outer").convert_dtypes()
 
 
 def tissue_border_share(image: np.ndarray, mask: np.ndarray, width_px: float) -> float:

@@ -26,7 +26,7 @@ class RandomWindows(Dataset):
     """
 
     def __init__(self, paths: Sequence[Path], size: int, length: int, settings: Mapping, seed: int):
-        self.stores = [PatchStore(path, cache_patches=4096) for path in paths]
+        self.stores = [PatchStore(path, cache_patches=max(64, 4096 // len(paths))) for path in paths]
         self.size, self.length, self.settings, self.seed, self.epoch = size, length, settings, seed, 0
         weights = np.sqrt([len(store.grid) for store in self.stores])
         self.weights = weights / weights.sum()

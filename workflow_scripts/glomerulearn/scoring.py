@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,14 @@ def cross_entropy(probability: np.ndarray, truth: np.ndarray) -> float:
     """Sum of -log p(true class) over pixels; probability in 0..1 (clipped to 8-bit resolution), truth bool."""
     probability = np.clip(probability, 1 / 510, 1 - 1 / 510)
     return float(-np.log(np.where(truth, probability, 1 - probability), dtype=np.float64).sum())
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """A table of scores; a slide may be called NA."""
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    names = ["segmenter", "slide", "split"]
+    numbers = table.drop(columns=names).apply(pd.to_numeric)
+    return pd.concat([table[names], numbers], axis=1)
 
 
 def choose_segmenter(scores: pd.DataFrame) -> str:

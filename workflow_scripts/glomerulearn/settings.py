@@ -28,9 +28,12 @@ def check_config(config: Mapping, schema: str | Path) -> None:
         ("detection: threshold", "detection: seed_threshold"),
     ):
         room, low, high = first.split(": ")[0], first.split(": ")[1], second.split(": ")[1]
-        if config[room][low] > config[room][high]:
+        allowed = config[room][low] < config[room][high] or (
+            low == "threshold" and config[room][low] == config[room][high]
+        )
+        if not allowed:
             raise InputError(
-                f"config key `{first}`: found {config[room][low]}, more than `{second}` ({config[room][high]}); lower it"
+                f"config key `{first}`: found {config[room][low]}, too much beside `{second}` ({config[room][high]}); lower it"
             )
     for key, (low, high) in (
         ("clustering: k_range", config["clustering"]["k_range"]),

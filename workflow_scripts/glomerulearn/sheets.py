@@ -5,6 +5,7 @@ Imported while the workflow is parsed, so nothing heavy here.
 
 import csv
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -93,6 +94,12 @@ def read_crops(path: str | Path, schema: str | Path) -> dict[str, list[dict]]:
                 row[column] = str(path.parent / row[column])
                 if not Path(row[column]).is_file():
                     raise InputError(f"{path}, row {number}, column {column}: no such file {row[column]}")
+        if slides[row["slide"]] and slides[row["slide"]][0]["site"] != row["site"]:
+            raise InputError(
+                f"{path}, row {number}, column site: slide {row['slide']!r} has two sites, "
+                f"{slides[row['slide']][0]['site']!r} and {row['site']!r}; stain is normalised per slide, so fill in the "
+                "column slide, with another name for each laboratory at least"
+            )
         slides[row["slide"]].append(row)
     return dict(slides)
 
@@ -106,18 +113,23 @@ def check_names(slides: Mapping, crops: Mapping) -> None:
             )
 
 
-def fingerprint(path: str | Path) -> str:
-    """What tells a file from another without reading it whole: its name, size, first and last 64 kB; or `missing`.
+def fingerprint(path: str | Path, whole: bool = True) -> str:
+    """What tells a file from another: its name, size and content; or `missing`.
 
-    Neither its folder nor its date count: a copy, a mount elsewhere or a touched file is still the same file.
+    whole: read all of it; else its first and last 64 kB only, since slides are gigabytes. Neither its folder nor its date
+    count: a copy, a mount elsewhere or a touched file is still the same file.
     """
     path = Path(path)
     if not path.is_file():
         return "missing" if path.name else ""
     with path.open("rb") as file:
-        start = file.read(_EDGE_BYTES)
-        file.seek(max(0, path.stat().st_size - _EDGE_BYTES))
-        digest = hashlib.sha256(start + file.read(_EDGE_BYTES)).hexdigest()
+        if whole:
+            content = file.read()
+        else:
+            content = file.read(_EDGE_BYTES)
+            file.seek(max(0, path.stat().st_size - _EDGE_BYTES))
+            content += file.read(_EDGE_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
     return f"{path.name} {path.stat().st_size} {digest[:16]}"
 
 
@@ -128,7 +140,7 @@ def _checked_rows(path: Path, schema: str | Path):
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the sheet cannot be read ({error}); check the path in config") from error
+        raise InputError(f"{path.absolute()}: the sheet cannot be read ({error}); check the path in config") from error
     first = text.split("\n", 1)[0]
     reader = csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in first else ",")
     unknown = [name for name in reader.fieldnames or () if name not in columns]
@@ -139,7 +151,8 @@ def _checked_rows(path: Path, schema: str | Path):
             f"{path}, row 1: {problem}; required are {', '.join(schema['required'])}, known are {', '.join(columns)}"
         )
     empty = True
-    for number, raw in enumerate(reader, start=2):
+    for raw in reader:
+        number = reader.line_num
         if None in raw or None in raw.values():
             raise InputError(f"{path}, row {number}: not as many cells as row 1 has columns; check tabs and commas")
         row = {name: columns[name].get("default", "") for name in columns}
@@ -165,6 +178,6 @@ def _checked_rows(path: Path, schema: str | Path):
 
 def _number(text):
     try:
-        return float(text)
+        return float(text) if math.isfinite(float(text)) else text
     except (TypeError, ValueError):
         return text  # the schema then says what is wrong with it

@@ -208,7 +208,7 @@ def _resume(path: Path, digest: str, parts: Mapping, state: dict) -> None:
     if not path.is_file():
         return
     try:
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file cut short by the interruption
         log.warning("%s: not readable (%s); training starts afresh", path, error)
         return
