@@ -61,7 +61,7 @@ rule cluster_glomeruli:
                 "k_range": config["clustering"]["k_range"],
                 "metrics": METRICS,
                 "seed": config["seed"],
-                "sites": {name: site for name, site in sites().items() if name in set(reference())},
+                "sites": sites(),
             },
             sort_keys=True,
         ),

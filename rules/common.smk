@@ -106,9 +106,11 @@ def settings(*rooms, **more):
 
 
 def sites():
-    """Slide -> site, for all that have one."""
-    found = {name: row["site"] for name, row in SLIDES.items()}
-    return found | {name: next((row["site"] for row in rows if row["site"]), "") for name, rows in CROPS.items()}
+    """Slide -> site ("" = unknown) of the reference slides."""
+    found = {name: row["site"] for name, row in SLIDES.items()} | {
+        name: rows[0]["site"] for name, rows in CROPS.items()
+    }
+    return {name: found[name] for name in reference()}
 
 
 # A slide or outline file is known by its name and content, not by its date or folder, so that a copy, another mount

@@ -138,7 +138,7 @@ rule draw_variants:
     params:
         code=code("draw_variants"),
         metrics=METRICS,
-        sites=json.dumps({name: site for name, site in sites().items() if name in set(reference())}, sort_keys=True),
+        sites=json.dumps(sites(), sort_keys=True),
     script:
         "../workflow_scripts/draw_variants.py"
 

@@ -29,6 +29,15 @@ from glomerulearn.vectors import Embeddings
 
 CPU = torch.device("cpu")
 PIXELS = {"stain": "reinhard", "mask_background": True, "box": True}
+RANDOM = {
+    "pixels": PIXELS,
+    "orientations": 1,
+    "size_px": 32,
+    "batch": 4,
+    "weights": "random",
+    "sha256": None,
+    "seed": 3,
+}
 REDUCTION = {"none": {}, "pca": {"components": 5}}
 REDUCTION |= {name: {"components": 3, "neighbours": 8} for name in ("isomap", "umap")}
 REDUCTION |= {"tsne": {"components": 2, "neighbours": 8}}
@@ -159,17 +168,8 @@ def test_autoencoder_trains_and_embeds(crop_store, tmp_path):
 
 @pytest.mark.parametrize(("extractor", "length"), [("vgg19", 512), ("resnet50", 2048)])
 def test_random_weights_are_seeded_and_say_so(extractor, length, crop_store, tmp_path, caplog):
-    settings = {
-        "pixels": PIXELS,
-        "orientations": 1,
-        "size_px": 32,
-        "batch": 4,
-        "weights": "random",
-        "sha256": None,
-        "seed": 3,
-    }
     for name in "ab":
-        embed_slide(extractor, crop_store, settings, None, tmp_path / f"{name}.npz", CPU)
+        embed_slide(extractor, crop_store, RANDOM, None, tmp_path / f"{name}.npz", CPU)
     first, second = (Embeddings([tmp_path / f"{name}.npz"]) for name in "ab")
     assert first.vectors.shape == (6, length) and np.array_equal(first.vectors, second.vectors)
     assert first.weights == "random" and "RANDOM" in caplog.text
@@ -177,16 +177,7 @@ def test_random_weights_are_seeded_and_say_so(extractor, length, crop_store, tmp
 
 def test_slide_without_glomeruli_has_no_vectors(tmp_path):
     write_crops(tmp_path / "none.zarr.zip", "N", [], [], [], {"size_px": 64})
-    settings = {
-        "pixels": PIXELS,
-        "orientations": 1,
-        "size_px": 32,
-        "batch": 4,
-        "weights": "random",
-        "sha256": None,
-        "seed": 3,
-    }
-    embed_slide("resnet50", tmp_path / "none.zarr.zip", settings, None, tmp_path / "n.npz", CPU)
+    embed_slide("resnet50", tmp_path / "none.zarr.zip", RANDOM, None, tmp_path / "n.npz", CPU)
     write_vectors(tmp_path / "s.npz", "S", blobs(4, 0)[0])
     joined = Embeddings([tmp_path / "n.npz", tmp_path / "s.npz"])
     assert len(joined) == 4 and set(joined.slide) == {"S"}
