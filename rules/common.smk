@@ -119,7 +119,7 @@ def sites():
 def slide_fingerprint(name):
     if config["slides"] == "demo":
         return "made"
-    found, quality = fingerprint(SLIDES[name]["path"], whole=False), Path(f"results/qc/slides/{name}.json")
+    found, quality = fingerprint(SLIDES[name]["path"], whole=False), Path(f"results/qc/{name}.json")
     if found == "missing" and quality.is_file() and json.loads(quality.read_text())["status"] == "ok":
         raise WorkflowError(
             f"slide {name!r} was used before and is missing now: {SLIDES[name]['path']}; mount its folder, correct its path, "

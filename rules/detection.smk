@@ -4,7 +4,6 @@
 rule infer_masks:
     """Find the glomeruli of a slide with one segmenter."""
     input:
-        demo_files("annotation"),
         patches="results/patches/{slide}.zarr.zip",
         weights="results/models/{segmenter}/model.safetensors",
         facts="results/models/{segmenter}/model.json",
@@ -29,10 +28,33 @@ rule infer_masks:
         gpu=gpu,
     params:
         code=code("infer_masks"),
-        cfg=settings("detection", "outlines"),
-        annotation=path_of("annotation"),
+        cfg=settings("detection"),
     script:
         "../workflow_scripts/infer_masks.py"
+
+
+rule export_outlines:
+    """Write the outlines of a slide for ASAP or Aperio ImageScope."""
+    input:
+        geojson="results/detections/{segmenter}/{slide}.geojson",
+    output:
+        outlines="results/detections/{segmenter}/{slide}.{program}.xml",
+    log:
+        "results/logs/export_outlines/{segmenter}/{slide}_{program}.log",
+    wildcard_constraints:
+        slide=SLIDE_NAMES,
+        program="asap|imagescope",
+    conda:
+        "../envs/slides.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("export_outlines"),
+    script:
+        "../workflow_scripts/export_outlines.py"
 
 
 rule detection:
@@ -43,4 +65,9 @@ rule detection:
             "results/detections/{segmenter}/{slide}.geojson",
             segmenter=SEGMENTERS,
             slide=slides_of(*config["detection"]["compare_on"]),
+        ),
+        expand(
+            "results/detections/best/{slide}.{program}.xml",
+            slide=SLIDES,
+            program=config["detection"]["also_for"],
         ),

@@ -58,11 +58,7 @@ rule score_segmenter:
         runtime=120,
     params:
         code=code("score_segmenter"),
-        cfg=settings("outlines"),
-        slides=lambda wildcards: sorted(f"{slide} {outline_fingerprint(slide)}" for slide in slides_of(wildcards.split)),
-        annotations=lambda wildcards, input: {
-            slide: SLIDES[slide]["annotation"] for slide in slides_of(wildcards.split)
-        },
+        slides=lambda wildcards: slides_of(wildcards.split),
     script:
         "../workflow_scripts/score_segmenter.py"
 

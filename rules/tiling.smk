@@ -31,7 +31,7 @@ rule tile_slide:
         demo_files("path", "annotation"),
     output:
         store="results/patches/{slide}.zarr.zip",
-        qc="results/qc/slides/{slide}.json",
+        qc="results/qc/{slide}.json",
     log:
         "results/logs/tile_slide/{slide}.log",
     benchmark:
@@ -63,7 +63,7 @@ rule tile_slide:
 rule collect_qc:
     """One table of all slides: what was read, what was left out, and why."""
     input:
-        expand("results/qc/slides/{slide}.json", slide=SLIDES),
+        expand("results/qc/{slide}.json", slide=SLIDES),
     output:
         table=report(
             "results/qc/slides.tsv", category="1 Slides", labels={"table": "quality"}, caption="../report/qc.rst"

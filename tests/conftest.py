@@ -6,14 +6,14 @@ import pytest
 import runs
 
 from glomerulearn import synthetic
-from glomerulearn.patches import tile_slide
 from glomerulearn.synthetic import write_outlines
+from glomerulearn.tiling import tile_slide
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
-TILING = {"mpp": 2.0, "patch_size_px": 128, "min_tissue": 0.05, "max_damaged": 0.1}
-CLASSES = {f"Grade {grade}": f"grade {grade}" for grade in range(4)}
+TILING = {"mpp": 2.0, "patch_size_px": 128, "min_tissue": 0.05, "max_damaged": 0.1, "codec": "zstd"}
+OUTLINES = {"classes": {f"Grade {grade}": f"grade {grade}" for grade in range(4)}, "label_images": "class"}
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def small_store(small_slide, tmp_path_factory):
     """The patch store of the small slide at 2 um/px."""
     path, outlines, _ = small_slide
     target = tmp_path_factory.mktemp("store") / "small.zarr.zip"
-    row = tile_slide("small", path, outlines, None, TILING, CLASSES, target)
+    row = tile_slide("small", path, outlines, None, TILING, OUTLINES, target)
     assert row["status"] == "ok"
     return target
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from glomerulearn.crops import crop_glomeruli
+from glomerulearn.cropping import crop_glomeruli
 from glomerulearn.glomeruli import read_table
 from glomerulearn.running import bar, logged
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from glomerulearn.crops import import_crops
+from glomerulearn.cropping import import_crops
 from glomerulearn.running import bar, logged
 
 if __name__ == "__main__":

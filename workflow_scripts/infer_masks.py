@@ -9,13 +9,10 @@ from glomerulearn.running import bar, logged
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        cfg = json.loads(snakemake.params.cfg)
         detect_glomeruli(
             Path(snakemake.input.patches),
             Path(snakemake.input.weights).parent,
-            snakemake.params.annotation or None,
-            cfg["outlines"]["classes"],
-            cfg["detection"],
+            json.loads(snakemake.params.cfg)["detection"],
             Path(snakemake.output.mask),
             Path(snakemake.output.geojson),
             Path(snakemake.output.table),

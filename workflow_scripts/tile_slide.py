@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from glomerulearn.patches import tile_slide
 from glomerulearn.running import bar, logged
+from glomerulearn.tiling import tile_slide
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
@@ -15,8 +15,9 @@ if __name__ == "__main__":
             snakemake.params.annotation or None,
             snakemake.params.mpp,
             cfg["tiling"],
-            cfg["outlines"]["classes"],
+            cfg["outlines"],
             snakemake.output.store,
+            snakemake.threads,
             bar(f"tile {snakemake.wildcards.slide}"),
         )
         Path(snakemake.output.qc).write_text(json.dumps(row, indent=2) + "\n")

@@ -38,7 +38,11 @@ def test_networks_do_not_reach_clustering():
     names = {path.name for path in reachable(scripts / "cluster_glomeruli.py", library)}
     assert "clustering.py" in names and not names & {"training.py", "segnet.py", "unet.py", "patches.py"}
     names = {path.name for path in reachable(scripts / "tile_slide.py", library)}
-    assert "patches.py" in names and not names & {"training.py", "models.py", "embedding.py"}
+    assert "tiling.py" in names and not names & {"training.py", "models.py", "embedding.py"}
+    # how slides and annotations are read is no matter to what is trained on patches and crops
+    reading = {"slides.py", "reading.py", "jpeg_tiles.py"}
+    for script in ("train_segmenter", "train_autoencoder", "embed_glomeruli", "infer_masks", "score_segmenter"):
+        assert not {path.name for path in reachable(scripts / f"{script}.py", library)} & reading
 
 
 def test_nothing_heavy_while_the_workflow_is_parsed():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from shapely.geometry import Point, shape
 
-from glomerulearn.export import write_geojson
+from glomerulearn.export import write_detections
 from glomerulearn.glomeruli import TABLE_COLUMNS, collect_glomeruli, find_glomeruli, measure_glomeruli, polygons
 from glomerulearn.inference import infer_slide
 from glomerulearn.patches import PatchStore
@@ -88,7 +88,7 @@ def test_geojson_is_what_qupath_reads(tmp_path):
     labels = find_glomeruli(discs([(120, 90, 30)]), 4.0, SETTINGS)
     shapes = polygons(labels, 2.0)
     table = measure_glomeruli("S", labels, shapes, discs([(120, 90, 30)]), 4.0, 2.0)
-    write_geojson(tmp_path / "d.geojson", shapes, table.to_dict("records"))
+    write_detections(tmp_path / "d.geojson", shapes, table.to_dict("records"))
     content = json.loads((tmp_path / "d.geojson").read_text())
     (feature,) = content["features"]
     assert content["type"] == "FeatureCollection" and "crs" not in content
@@ -96,7 +96,7 @@ def test_geojson_is_what_qupath_reads(tmp_path):
     properties = feature["properties"]
     assert properties["objectType"] == "annotation" and properties["classification"]["name"] == "Glomerulus"
     assert properties["measurements"]["Area um^2"] == table["area_um2"][0]
-    write_geojson(tmp_path / "none.geojson", [], [])
+    write_detections(tmp_path / "none.geojson", [], [])
     assert json.loads((tmp_path / "none.geojson").read_text())["features"] == []
 
 

@@ -18,7 +18,8 @@ from glomerulearn.clustering import (
     fit_kmeans,
     stability,
 )
-from glomerulearn.crops import CropStore, crop_glomeruli, import_crops, write_crops
+from glomerulearn.cropping import crop_glomeruli, import_crops
+from glomerulearn.crops import CropStore, write_crops
 from glomerulearn.embedding import embed_slide, prepare
 from glomerulearn.errors import InputError
 from glomerulearn.glomeruli import TABLE_COLUMNS

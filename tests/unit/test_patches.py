@@ -5,12 +5,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import CLASSES, TILING
+from conftest import OUTLINES, TILING
 
 from glomerulearn.errors import InputError
 from glomerulearn.leaks import check_leaks
-from glomerulearn.patches import QC_COLUMNS, PatchStore, tile_slide
+from glomerulearn.patches import PatchStore
 from glomerulearn.slides import open_slide
+from glomerulearn.tiling import QC_COLUMNS, tile_slide
 
 
 def test_window_anywhere_is_the_slide_resampled(small_slide, small_store):
@@ -35,7 +36,7 @@ def test_labels_are_the_truth(small_slide, small_store):
 
 
 def test_quality_row_accounts_for_every_grid_cell(small_slide, tmp_path):
-    row = tile_slide("small", small_slide[0], small_slide[1], None, TILING, CLASSES, tmp_path / "s.zarr.zip")
+    row = tile_slide("small", small_slide[0], small_slide[1], None, TILING, OUTLINES, tmp_path / "s.zarr.zip")
     assert tuple(row) == QC_COLUMNS
     skipped = sum(int(part.split(": ")[1]) for part in row["skipped"].split("; ") if part)
     assert row["n_patches"] + skipped == row["n_grid"] and row["n_outlines"] == 6
@@ -46,7 +47,7 @@ def test_glass_has_a_reason(tmp_path):
     from glomerulearn.synthetic.slide_file import write_svs
 
     write_svs(tmp_path / "glass.svs", np.full((600, 600, 3), 243, np.uint8), 1.0)
-    row = tile_slide("glass", tmp_path / "glass.svs", None, None, TILING, CLASSES, tmp_path / "g.zarr.zip")
+    row = tile_slide("glass", tmp_path / "glass.svs", None, None, TILING, OUTLINES, tmp_path / "g.zarr.zip")
     assert (row["status"], row["reason"], row["n_patches"]) == ("empty", "no tissue found", 0)
     assert not PatchStore(tmp_path / "g.zarr.zip").usable
 
@@ -57,7 +58,7 @@ def test_a_bad_slide_gives_a_row_not_a_crash(small_slide, tmp_path, damage):
     whole = small_slide[0].read_bytes()
     if damage != "missing":
         path.write_bytes(whole[: len(whole) // 3] if damage == "truncated" else b"")
-    row = tile_slide("bad", path, None, None, TILING, CLASSES, tmp_path / "b.zarr.zip")
+    row = tile_slide("bad", path, None, None, TILING, OUTLINES, tmp_path / "b.zarr.zip")
     assert row["status"] == "failed" and "bad.svs" in row["reason"]
     assert not PatchStore(tmp_path / "b.zarr.zip").usable
 
@@ -75,13 +76,13 @@ def test_zeroed_tile_is_flagged_and_the_rest_used(small_slide, tmp_path):
         file.seek(place)
         file.write(bytes(count))
     row = tile_slide(
-        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.9}, CLASSES, tmp_path / "z.zarr.zip"
+        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.9}, OUTLINES, tmp_path / "z.zarr.zip"
     )
     store = PatchStore(tmp_path / "z.zarr.zip")
     assert row["status"] == "ok" and row["n_damaged"] > 0
     assert len(store.grid) == row["n_patches"] - row["n_damaged"] > 0
     row = tile_slide(
-        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.0}, CLASSES, tmp_path / "y.zarr.zip"
+        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.0}, OUTLINES, tmp_path / "y.zarr.zip"
     )
     assert row["status"] == "failed" and "max_damaged" in row["reason"]
 
@@ -96,7 +97,7 @@ def test_outlines_of_another_slide_are_refused(small_slide, tmp_path):
                 point[0] += 90_000
     shifted = tmp_path / "shifted.geojson"
     shifted.write_text(json.dumps(content))
-    row = tile_slide("small", small_slide[0], shifted, None, TILING, CLASSES, tmp_path / "s.zarr.zip")
+    row = tile_slide("small", small_slide[0], shifted, None, TILING, OUTLINES, tmp_path / "s.zarr.zip")
     assert row["status"] == "failed" and "outside the slide" in row["reason"]
 
 
@@ -131,7 +132,7 @@ def test_store_travels_to_workers(small_store):
 
 def test_same_file_under_two_names_is_a_leak(small_slide, small_store, tmp_path):
     other = tmp_path / "other.zarr.zip"
-    tile_slide("other", small_slide[0], small_slide[1], None, TILING, CLASSES, other)
+    tile_slide("other", small_slide[0], small_slide[1], None, TILING, OUTLINES, other)
     check_leaks([small_store, other], {"small": ("train", ""), "other": ("train", "")}, tmp_path / "leaks.tsv")
     assert (tmp_path / "leaks.tsv").read_text().count("train") == 2
     with pytest.raises(InputError, match="same file .*train, test.*small, other"):
@@ -143,7 +144,7 @@ def test_same_patient_on_two_files_is_a_leak(small_store, tmp_path):
 
     synthetic.make_slide(tmp_path / "other.svs", synthetic.Recipe(400, 300, glomeruli=1), seed=1)
     other = tmp_path / "other.zarr.zip"
-    tile_slide("other", tmp_path / "other.svs", None, None, TILING, CLASSES, other)
+    tile_slide("other", tmp_path / "other.svs", None, None, TILING, OUTLINES, other)
     check_leaks([small_store, other], {"small": ("val", "P"), "other": ("test", "Q")}, tmp_path / "l.tsv")
     with pytest.raises(InputError, match=r"same patient \(P\).*val, test"):
         check_leaks([small_store, other], {"small": ("val", "P"), "other": ("test", "P")}, tmp_path / "l.tsv")

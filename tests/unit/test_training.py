@@ -80,12 +80,12 @@ def test_early_stopping(small_store, tmp_path):
 
 
 def test_no_usable_slide_is_an_error(small_store, small_slide, tmp_path):
-    from conftest import CLASSES, TILING
+    from conftest import OUTLINES, TILING
 
-    from glomerulearn.patches import tile_slide
+    from glomerulearn.tiling import tile_slide
 
     bare = tmp_path / "bare.zarr.zip"
-    tile_slide("bare", small_slide[0], None, None, TILING, CLASSES, bare)
+    tile_slide("bare", small_slide[0], None, None, TILING, OUTLINES, bare)
     with pytest.raises(InputError, match="split `val`"):
         train_segmenter("unet", [small_store], [bare], SETTINGS | {"network": NETWORKS["unet"]}, tmp_path)
 

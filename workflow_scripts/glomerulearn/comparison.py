@@ -1,13 +1,12 @@
 """Score segmenters on whole slides against the pathologist's outlines."""
 
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from shapely.geometry import Polygon
 
-from glomerulearn.annotations import read_outlines
 from glomerulearn.glomeruli import polygons
 from glomerulearn.masks import MaskStore
 from glomerulearn.patches import PatchStore
@@ -21,33 +20,30 @@ SCORE_COLUMNS = (
 )  # fmt: skip
 
 
-def score_slide(
-    mask: MaskStore, patches: PatchStore, annotation: Path, classes: Mapping[str, str], scale_shapes
-) -> dict:
+def score_slide(mask: MaskStore, patches: PatchStore, detected: Sequence[Polygon]) -> dict:
     """Counts of one whole slide: keys `pixels`, `glomeruli`, `loss_sum` (cross-entropy summed over its pixels).
 
-    scale_shapes: the detected polygons in level-0 pixels.
+    detected: the detected polygons in level-0 pixels.
     """
     width, height = patches.canvas
     truth = patches.label_window(0, 0, width, height) > 0
     probability = mask.probability
-    outlines = [outline.polygon for outline in read_outlines(annotation, classes)]
-    matched = len(match_glomeruli(scale_shapes, outlines))
+    outlines = [outline.polygon for outline in patches.outlines]
+    matched = len(match_glomeruli(detected, outlines))
     return {
         "pixels": PixelCounts.of(mask.instances > 0, truth),
-        "glomeruli": GlomerulusCounts(matched, len(scale_shapes), len(outlines)),
+        "glomeruli": GlomerulusCounts(matched, len(detected), len(outlines)),
         "loss_sum": cross_entropy(probability.astype(np.float32) / 255, truth),
     }
 
 
 def score_segmenter(
     segmenter: str,
-    slides: list[Mapping],
-    classes: Mapping[str, str],
+    slides: Sequence[Mapping],
 ) -> pd.DataFrame:
     """Score a segmenter on whole stitched slides: one row per slide and one `all` per split (`SCORE_COLUMNS`).
 
-    slides: mappings with `slide`, `split`, `mask`, `patches`, `annotation` (paths). `all` pools the pixels and the
+    slides: mappings with `slide`, `split`, `mask`, `patches` (paths). `all` pools the pixels and the
     glomeruli of the split's slides, so that a large slide weighs more. Loss is the cross-entropy per pixel.
     """
     rows, totals = [], {}
@@ -56,7 +52,7 @@ def score_segmenter(
         if not (mask.usable and patches.usable and patches.annotated):
             log.warning("slide %s cannot be scored: %s", patches.slide, patches.attributes.get("reason"))
             continue
-        counts = score_slide(mask, patches, item["annotation"], classes, polygons(mask.instances, patches.scale))
+        counts = score_slide(mask, patches, polygons(mask.instances, patches.scale))
         rows.append(_score_row(segmenter, item["slide"], item["split"], counts))
         total = totals.setdefault(item["split"], counts | {key: type(counts[key])() for key in counts})
         for key in counts:

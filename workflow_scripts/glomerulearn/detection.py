@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from glomerulearn.annotations import readable_outlines
-from glomerulearn.export import write_geojson
+from glomerulearn.export import write_detections
 from glomerulearn.glomeruli import add_labels, find_glomeruli, measure_glomeruli, polygons
 from glomerulearn.inference import infer_slide
 from glomerulearn.masks import write_masks
@@ -22,8 +21,6 @@ log = logging.getLogger(__name__)
 def detect_glomeruli(
     patches: Path,
     model_folder: Path,
-    annotation: Path | None,
-    classes: Mapping[str, str],
     settings: Mapping,
     mask_target: Path,
     geojson_target: Path,
@@ -45,14 +42,14 @@ def detect_glomeruli(
         labels = find_glomeruli(probability, store.mpp, settings)
         shapes = polygons(labels, store.scale)
         table = measure_glomeruli(store.slide, labels, shapes, probability, store.mpp, store.mpp_level0)
-        table = add_labels(table, shapes, readable_outlines(annotation, classes))
+        table = add_labels(table, shapes, store.outlines)
         scale = {"mpp": store.mpp, "mpp_level0": store.mpp_level0}
     else:
         log.warning("slide %s has no patches: %s", store.slide, store.attributes["reason"])
         probability, labels, shapes, scale = np.zeros((0, 0), np.uint8), np.zeros((0, 0), np.int32), [], {}
         table = measure_glomeruli(store.slide, labels, shapes, probability, 1.0, 1.0)
     log.info("slide %s: %d glomeruli", store.slide, len(table))
-    write_geojson(geojson_target, shapes, table.to_dict("records"))
+    write_detections(geojson_target, shapes, table.to_dict("records"))
     table.to_csv(table_target, index=False)
     facts = {"slide": store.slide, "status": store.attributes["status"], **scale}
     write_masks(mask_target, probability, labels, facts)

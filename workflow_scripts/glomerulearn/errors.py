@@ -6,3 +6,7 @@ class InputError(Exception):
 
     The message names the file, the row or key, what was found and what to do.
     """
+
+
+class DamagedRegion(Exception):
+    """A region of a slide cannot be decoded; the rest of the slide may still be good."""

@@ -10,8 +10,9 @@ from scipy import ndimage
 from shapely.geometry import Polygon
 from skimage import filters, measure, morphology, segmentation
 
-from glomerulearn.annotations import Outline
+from glomerulearn.outlines import Outline
 from glomerulearn.scoring import match_glomeruli
+from glomerulearn.traces import trace
 
 _CONVEX = 0.93  # solidity above which a region is one glomerulus and never split
 
@@ -67,13 +68,8 @@ def polygons(labels: np.ndarray, scale: float) -> list[Polygon]:
     """The outline of each label 1..n in level-0 pixels; `scale` = level-0 pixels per pixel of `labels`."""
     shapes = []
     for region in measure.regionprops(labels):
-        image = np.pad(region.image, 1)
-        # marching squares runs between pixel centres; the largest ring is the outline
-        ring = max(measure.find_contours(image.astype(float), 0.5), key=len)
-        corners = (ring[:, ::-1] - 1 + 0.5 + region.bbox[1::-1]) * scale
-        polygon = Polygon(corners).buffer(0)
-        if polygon.geom_type == "MultiPolygon":  # two parts that meet in a corner
-            polygon = max(polygon.geoms, key=lambda part: part.area)
+        outline = np.asarray(trace(region.image).exterior.coords)
+        polygon = Polygon((outline + region.bbox[1::-1]) * scale)
         shapes.append(polygon.simplify(0.1 * scale))
     return shapes
 

@@ -12,11 +12,12 @@ _CHUNK_PX = 1024
 
 def write_masks(target: Path, probability: np.ndarray, instances: np.ndarray, facts: Mapping) -> None:
     """Write `probability` uint8 and `instances` int32, both (height, width), and the attributes `facts`."""
-    with stores.writing(target) as group:
+    with stores.writing(target) as store:
         for name, values in (("probability", probability), ("instances", instances)):
             if values.size:
-                group.create_array(name, data=values, chunks=tuple(min(_CHUNK_PX, side) for side in values.shape))
-        group.attrs.update(facts)
+                chunks = tuple(min(_CHUNK_PX, side) for side in values.shape)
+                store.group.create_array(name, data=values, chunks=chunks)
+        store.group.attrs.update(facts)
 
 
 class MaskStore(stores.StoreReader):

@@ -5,99 +5,127 @@ Coordinates: level-0 pixels (x, y), origin top left, unless a name says otherwis
 
 import logging
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
-import openslide
-from PIL import Image
+from scipy import sparse
 
-from glomerulearn.errors import InputError
+from glomerulearn.errors import DamagedRegion, InputError
+from glomerulearn.readers.jpeg_tiles import JpegTileReader, NotNative
+from glomerulearn.readers.openslide_reader import OpenSlideReader
+from glomerulearn.readers.plain import PlainReader
 
 log = logging.getLogger(__name__)
 
 MPP_CONFLICT = 0.05  # a sheet and a scanner that differ by more than this are worth a warning
-
-
-class DamagedRegion(Exception):
-    """A region of a slide cannot be decoded; the rest of the slide may still be good."""
+_OVERVIEW_BLOCK_PX = (
+    2048  # side of what is decoded at once for an overview, so that memory does not grow with the slide
+)
 
 
 @dataclass
 class Slide:
-    """An open slide: size at level 0 (px), mpp, where the mpp came from, and how to read it."""
+    """An open slide: mpp, where the mpp came from, what the file itself states, and how to read it."""
 
     path: Path
     mpp: float
-    mpp_origin: str
-    _handle: openslide.OpenSlide = field(repr=False)
+    mpp_origin: str  # `sheet` or `metadata`
+    reader: OpenSlideReader | JpegTileReader | PlainReader = field(repr=False)
 
     @property
     def width_px(self) -> int:
-        return self._handle.dimensions[0]
+        return self.reader.sizes[0][0]
 
     @property
     def height_px(self) -> int:
-        return self._handle.dimensions[1]
-
-    @property
-    def vendor(self) -> str:
-        return self._handle.properties.get("openslide.vendor", "unknown")
+        return self.reader.sizes[0][1]
 
     def size_at(self, mpp: float) -> tuple[int, int]:
         """Width and height (px) of the whole slide at `mpp`, rounded up so that nothing is cut off."""
         scale = mpp / self.mpp
-        return int(np.ceil(self.width_px / scale)), int(np.ceil(self.height_px / scale))
+        # 1000.0000001 px are 1000
+        return tuple(int(np.ceil(round(side / scale, 6))) for side in self.reader.sizes[0])
 
     def read(self, x_px: float, y_px: float, width_px: int, height_px: int, mpp: float) -> np.ndarray:
         """Read `width_px` x `height_px` pixels at `mpp` whose top-left corner is (x_px, y_px) in level-0 pixels.
 
-        The best level is read with a margin and resampled with antialiasing at the exact sub-pixel box, so that
-        neighbouring regions join without a seam or a shift. Outside the slide, and where nothing was scanned, the
-        slide's background colour (white if it names none) is returned.
+        The level that is just fine enough is read. Reducing is averaging: every pixel is the mean of the area it covers,
+        fractions of pixels included, so that neighbouring regions join without a seam or a shift; enlarging is
+        bilinear. Outside the slide, and where nothing was scanned, lies the background's colour (white if none is named).
 
         Returns: uint8 (height_px, width_px, 3), RGB.
         Raises: DamagedRegion where the file cannot be decoded.
         """
-        scale = mpp / self.mpp
-        level = self._handle.get_best_level_for_downsample(max(scale, 1.0) * 1.001)
-        level_width, level_height = self._handle.level_dimensions[level]
-        # openslide states the mean downsample of both axes; the true one differs per axis by rounding
-        down_x, down_y = self.width_px / level_width, self.height_px / level_height
-        left, top = x_px / down_x, y_px / down_y
-        box_width, box_height = width_px * scale / down_x, height_px * scale / down_y
-        margin = 2 * max(1, int(np.ceil(scale / down_x)))
-        left_read, top_read = int(np.floor(left)) - margin, int(np.floor(top)) - margin
-        read_size = (
-            int(np.ceil(left + box_width)) + margin - left_read,
-            int(np.ceil(top + box_height)) + margin - top_read,
-        )
-        region = self._region(round(left_read * down_x), round(top_read * down_y), level, read_size)
-        if (left, top) == (left_read + margin, top_read + margin) and (box_width, box_height) == (width_px, height_px):
-            return np.asarray(region)[margin : margin + height_px, margin : margin + width_px]
-        box = (left - left_read, top - top_read, left - left_read + box_width, top - top_read + box_height)
-        reducing = box_width > width_px
-        resample = Image.Resampling.HAMMING if reducing else Image.Resampling.BILINEAR
-        return np.asarray(region.resize((width_px, height_px), resample, box=box))
+        return self._read(x_px, y_px, width_px, height_px, mpp, ())
 
-    def thumbnail(self, mpp: float) -> np.ndarray:
-        """The whole slide at `mpp`: uint8 (height, width, 3)."""
-        return self.read(0, 0, *self.size_at(mpp), mpp)
+    def level_at(self, mpp: float) -> int:
+        """The level that is read for `mpp`."""
+        return self._level_for(mpp / self.mpp)[0]
+
+    def overview(self, mpp: float) -> tuple[np.ndarray, np.ndarray]:
+        """The whole slide at a coarse `mpp`, decoded in blocks: uint8 (h, w, 3), and bool (h, w) where it is unreadable.
+
+        Single-level slides are reduced while they are decoded where the reader can, so pixels are not exact means.
+        """
+        width, height = self.size_at(mpp)
+        scale = mpp / self.mpp
+        level = self._level_for(scale)[0]
+        block = max(16, int(_OVERVIEW_BLOCK_PX / (scale * self.reader.sizes[level][0] / self.width_px)))
+        image = np.full((height, width, 3), 255, np.uint8)
+        unreadable = np.zeros((height, width), bool)
+        for top in range(0, height, block):
+            for left in range(0, width, block):
+                size = min(block, width - left), min(block, height - top)
+                target = slice(top, top + size[1]), slice(left, left + size[0])
+                try:
+                    image[target] = self._read(left * scale, top * scale, *size, mpp, self.reader.shrinks)
+                except DamagedRegion as error:
+                    log.warning("overview: %s", error)
+                    unreadable[target] = True
+        return image, unreadable
 
     def close(self) -> None:
-        self._handle.close()
+        self.reader.close()
 
-    def _region(self, x: int, y: int, level: int, size: tuple[int, int]) -> Image.Image:
-        try:
-            rgba = self._handle.read_region((x, y), level, size)
-        except openslide.OpenSlideError as error:
-            # openslide refuses every later read of a handle that has failed once
-            self._handle.close()
-            self._handle = openslide.OpenSlide(self.path)
-            raise DamagedRegion(f"{self.path}: {error}") from error
-        background = self._handle.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF")
-        canvas = Image.new("RGB", size, f"#{background}")
-        canvas.paste(rgba, mask=rgba.getchannel("A"))
-        return canvas
+    def _level_for(self, scale: float) -> tuple[int, float]:
+        """The coarsest level not coarser than `scale` level-0 pixels per pixel, and its downsample."""
+        downs = [self.width_px / width for width, _ in self.reader.sizes]
+        level = max(index for index, down in enumerate(downs) if down <= max(scale, 1.0) * 1.001)
+        return level, downs[level]
+
+    def _read(
+        self, x_px: float, y_px: float, width_px: int, height_px: int, mpp: float, shrinks: tuple[int, ...]
+    ) -> np.ndarray:
+        scale = mpp / self.mpp
+        level, down = self._level_for(scale)
+        shrink = max((each for each in shrinks if each <= scale / down * 1.001), default=1)
+        columns, rows = self.reader.sizes[level]
+        down_x, down_y = self.width_px / columns * shrink, self.height_px / rows * shrink
+        # a millionth of a pixel is rounding, and would cost the exact grid
+        left, top = round(x_px / down_x, 6), round(y_px / down_y, 6)
+        step_x, step_y = round(scale / down_x, 9), round(scale / down_y, 9)
+        first_x, first_y = int(np.floor(left)), int(np.floor(top))
+        enlarging = step_x < 1 or step_y < 1
+        margin = 1 if enlarging else 0
+        box = (
+            first_x - margin,
+            first_y - margin,
+            int(np.ceil(round(left + width_px * step_x, 6))) - first_x + 2 * margin,
+            int(np.ceil(round(top + height_px * step_y, 6))) - first_y + 2 * margin,
+        )
+        region = self.reader.region(level, *box, shrink)
+        if box[2:] == (width_px, height_px):
+            return region
+        offset_x, offset_y = left - box[0], top - box[1]
+        if enlarging:
+            matrix = np.array([[step_x, 0, offset_x + 0.5 * step_x - 0.5], [0, step_y, offset_y + 0.5 * step_y - 0.5]])
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            return cv2.warpAffine(region, matrix, (width_px, height_px), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        if (width_px * step_x, height_px * step_y) == box[2:] and step_x == int(step_x) and step_y == int(step_y):
+            return cv2.resize(region, (width_px, height_px), interpolation=cv2.INTER_AREA)
+        return area_average(region, (offset_y, step_y, height_px), (offset_x, step_x, width_px))
 
     def __enter__(self) -> "Slide":
         return self
@@ -106,36 +134,72 @@ class Slide:
         self.close()
 
 
-def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
-    """Open the slide at `path`; `mpp` (from the sheet) overrides what the file says.
+def area_average(image: np.ndarray, rows: tuple[float, float, int], columns: tuple[float, float, int]) -> np.ndarray:
+    """Means over areas of fractional size and place: uint8 (h, w, 3) -> uint8 (count of rows, count of columns, 3).
 
-    Raises: InputError when the file is missing, is no slide, or has no mpp and none is given.
+    rows, columns: (start, step, count) in pixels of `image`, whose areas must reach into it.
+    """
+    height, width = image.shape[:2]
+    down = (_weights(*rows, height) @ image.reshape(height, -1).astype(np.float32)).reshape(rows[2], width, 3)
+    across = np.ascontiguousarray(down.transpose(1, 0, 2)).reshape(width, -1)
+    mean = (_weights(*columns, width) @ across).reshape(columns[2], rows[2], 3)
+    return np.ascontiguousarray((mean + 0.5).astype(np.uint8).transpose(1, 0, 2))
+
+
+@lru_cache(maxsize=64)
+def _weights(start: float, step: float, count: int, length: int) -> sparse.csr_matrix:
+    """Share of each of `length` pixels in each of `count` areas [start + i step, start + (i + 1) step)."""
+    edges = start + step * np.arange(count + 1)
+    first, taps = np.floor(edges[:-1]).astype(int), int(np.ceil(step)) + 1
+    pixels = first[:, None] + np.arange(taps)
+    share = np.minimum(pixels + 1, edges[1:, None]) - np.maximum(pixels, edges[:-1, None])
+    share = np.clip(share, 0, None) / step
+    kept = (share > 1e-9) & (pixels < length)
+    rows = np.broadcast_to(np.arange(count)[:, None], pixels.shape)
+    matrix = sparse.csr_matrix((share[kept], (rows[kept], pixels[kept])), (count, length), np.float32)
+    return sparse.diags_array(1 / np.asarray(matrix.sum(axis=1)).ravel(), dtype=np.float32) @ matrix
+
+
+def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
+    """Open the slide or image at `path`; `mpp` (from the sheet) overrides what the file says.
+
+    OpenSlide opens it, the native reader takes over where it yields the same pixels, and what OpenSlide does not open is
+    tried as a plain image.
+    Raises: InputError when the file is missing, is neither slide nor image, or has no mpp and none is given.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such slide file; check the column `path` of the slide sheet")
-    try:
-        handle = openslide.OpenSlide(path)
-    except openslide.OpenSlideError as error:
-        size = path.stat().st_size
-        raise InputError(
-            f"{path}: OpenSlide cannot open this file of {size} bytes ({error}); it is damaged or no slide format. "
-            "Copy it again from the scanner, or take its row out of the slide sheet"
-        ) from error
-    stated = _stated_mpp(handle)
+    reader = _reader(path)
+    stated = reader.stated_mpp
     if mpp is None and stated is None:
-        handle.close()
+        notes = "".join(f" ({note})" for note in reader.notes)
+        reader.close()
         raise InputError(
-            f"{path}: the file states no resolution (mpp) and the slide sheet gives none; "
+            f"{path}: the file states no resolution (mpp){notes} and the slide sheet gives none; "
             "fill in the column `mpp` of its row in micrometres per pixel (a 20x scan has about 0.5, a 40x scan 0.25)"
         )
     if mpp is not None and stated is not None and abs(mpp / stated - 1) > MPP_CONFLICT:
         log.warning("%s: the sheet says mpp %.4g, the file says %.4g; the sheet's is used", path, mpp, stated)
-    return Slide(path, mpp or stated, "sheet" if mpp else "metadata", handle)
+    return Slide(path, mpp or stated, "sheet" if mpp else "metadata", reader)
 
 
-def _stated_mpp(handle: openslide.OpenSlide) -> float | None:
-    values = [handle.properties.get(name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
-    if None in values or min(map(float, values)) <= 0:
-        return None
-    return float(np.mean([float(value) for value in values]))
+def _reader(path: Path) -> OpenSlideReader | JpegTileReader | PlainReader:
+    try:
+        reference = OpenSlideReader(path)
+    except InputError as error:
+        try:
+            return PlainReader(path)
+        except InputError as plain:
+            raise InputError(
+                f"{path}: {error}, nor is it a plain image: {plain}. This file of {path.stat().st_size} bytes is "
+                "damaged or no slide format. Copy it again from the scanner, or take its row out of the slide sheet"
+            ) from error
+    try:
+        native = JpegTileReader(path, reference)
+    except NotNative as reason:
+        log.info("%s: read through OpenSlide (%s)", path, reason)
+        return reference
+    log.info("%s: read by native JPEG tiles, which equal OpenSlide's", path)
+    reference.close()
+    return native

@@ -6,6 +6,7 @@ import numpy as np
 MPP = 16.0  # tissue is searched at this resolution (um per pixel)
 MIN_OPTICAL_DENSITY = 0.06  # below this even pale silver or trichrome is not told from glass
 MAX_OPTICAL_DENSITY = 0.25  # above this everything is tissue, whatever Otsu says of a slide full of it
+BLACK = 12  # no stain is as dark as this over a whole pixel of `MPP`
 MIN_WHITE = 215  # a thumbnail without any glass must not take its palest tissue for white
 
 
@@ -15,10 +16,14 @@ def tissue_mask(thumbnail: np.ndarray) -> np.ndarray:
     The slide's own glass (its brightest 5 %, at least `MIN_WHITE`) is the white point. Otsu's threshold (1979) on optical
     density, kept within absolute bounds so that a slide of glass only, or of tissue only, is not cut in two.
     """
-    pixels = thumbnail.astype(np.float32) + 1
-    white = np.maximum(np.percentile(pixels.reshape(-1, 3), 95, axis=0), MIN_WHITE)
+    white = np.maximum(np.percentile(thumbnail.reshape(-1, 3), 95, axis=0), MIN_WHITE)
     # the most absorbing channel: pale stains absorb in one channel only
-    density = np.clip(-np.log10(pixels / white), 0, 2).max(axis=2)
+    density = np.zeros(thumbnail.shape[:2], np.float32)
+    for channel in range(3):
+        table = np.clip(-np.log10((np.arange(256) + 1) / (white[channel] + 1)), 0, 2).astype(np.float32)
+        np.maximum(density, table[thumbnail[..., channel]], out=density)
+    # padding of exports, not tissue
+    density[thumbnail.max(axis=2) < BLACK] = 0
     density = cv2.GaussianBlur(density, (0, 0), 1.0)
     scaled = np.clip(density * 127.5, 0, 255).astype(np.uint8)
     otsu = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)[0] / 127.5

@@ -1,6 +1,5 @@
 """Write a slide as scanners do (a tiled JPEG pyramid with an Aperio header) and outlines as QuPath does."""
 
-import json
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from shapely.geometry import Polygon, mapping
+from shapely.geometry import Polygon
+
+from glomerulearn.outlines import collection, feature
 
 TILE_PX = 256
 DOWNSAMPLES = (1, 4, 16)
@@ -68,17 +69,11 @@ def write_outlines(path: str | Path, outlines: Sequence[tuple[Polygon, int]], na
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     features = [
-        {
-            "type": "Feature",
-            "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{index}")),
-            "geometry": mapping(polygon),
-            "properties": {
-                "objectType": "annotation",
-                "classification": {"name": f"Grade {grade}", "color": list(GRADE_COLOURS[grade])},
-            },
-        }
+        feature(
+            polygon, f"Grade {grade}", GRADE_COLOURS[grade], id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{name}/{index}"))
+        )
         for index, (polygon, grade) in enumerate(outlines)
     ]
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    partial.write_text(collection(features))
     os.replace(partial, path)
