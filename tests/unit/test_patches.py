@@ -1,8 +1,5 @@
 """Patch stores: windows are the slide's pixels, labels are the truth, damage is counted, nothing is half there."""
 
-import pickle
-import zipfile
-
 import numpy as np
 import pytest
 from conftest import OUTLINES, TILING
@@ -63,30 +60,6 @@ def test_a_bad_slide_gives_a_row_not_a_crash(small_slide, tmp_path, damage):
     assert not PatchStore(tmp_path / "b.zarr.zip").usable
 
 
-def test_zeroed_tile_is_flagged_and_the_rest_used(small_slide, tmp_path):
-    import tifffile
-
-    path = tmp_path / "zeroed.svs"
-    path.write_bytes(small_slide[0].read_bytes())
-    with tifffile.TiffFile(path) as tiff:
-        page = tiff.pages[0]
-        middle = len(page.dataoffsets) // 2
-        place, count = page.dataoffsets[middle], page.databytecounts[middle]
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(bytes(count))
-    row = tile_slide(
-        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.9}, OUTLINES, tmp_path / "z.zarr.zip"
-    )
-    store = PatchStore(tmp_path / "z.zarr.zip")
-    assert row["status"] == "ok" and row["n_damaged"] > 0
-    assert len(store.grid) == row["n_patches"] - row["n_damaged"] > 0
-    row = tile_slide(
-        "zeroed", path, None, None, TILING | {"mpp": 1.0, "max_damaged": 0.0}, OUTLINES, tmp_path / "y.zarr.zip"
-    )
-    assert row["status"] == "failed" and "max_damaged" in row["reason"]
-
-
 def test_outlines_of_another_slide_are_refused(small_slide, tmp_path):
     import json
 
@@ -99,35 +72,6 @@ def test_outlines_of_another_slide_are_refused(small_slide, tmp_path):
     shifted.write_text(json.dumps(content))
     row = tile_slide("small", small_slide[0], shifted, None, TILING, OUTLINES, tmp_path / "s.zarr.zip")
     assert row["status"] == "failed" and "outside the slide" in row["reason"]
-
-
-def test_flipped_byte_names_store_and_patch(small_store, tmp_path):
-    path = tmp_path / "flipped.zarr.zip"
-    path.write_bytes(small_store.read_bytes())
-    with zipfile.ZipFile(path) as archive:
-        entry = archive.getinfo("images/c/0/0/0/0")
-    with path.open("r+b") as file:
-        file.seek(entry.header_offset + 200)
-        byte = file.read(1)
-        file.seek(entry.header_offset + 200)
-        file.write(bytes([byte[0] ^ 0xFF]))
-    with pytest.raises(InputError, match=r"flipped\.zarr\.zip: images\[0\] is damaged"):
-        PatchStore(path).read("images", 0)
-
-
-def test_interrupted_writing_leaves_nothing(tmp_path):
-    from glomerulearn import stores
-
-    with pytest.raises(KeyboardInterrupt), stores.writing(tmp_path / "s.zarr.zip"):
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_store_travels_to_workers(small_store):
-    store = PatchStore(small_store)
-    store.window(0, 0, 64, 64)
-    again = pickle.loads(pickle.dumps(store))
-    assert np.array_equal(again.window(100, 100, 64, 64), store.window(100, 100, 64, 64))
 
 
 def test_same_file_under_two_names_is_a_leak(small_slide, small_store, tmp_path):

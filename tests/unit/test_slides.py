@@ -311,7 +311,7 @@ def test_a_damaged_tile_costs_its_patches_only(small_slide, tmp_path, damage, na
     assert lost <= hit and len(lost) == row["n_damaged"] > 0 and f"damaged: {row['n_damaged']}" in row["skipped"]
     # half a tile is lost where OpenSlide paints what it can
     assert f"{x},{y}" in row["damaged_at_px"] or (not native and damage in ("half", "flipped", "cut"))
-    for column, line in store.grid[:: max(1, len(store.grid) // 10)] * 128:
+    for column, line in [cell * 128 for cell in store.grid if tuple(cell.tolist()) not in hit][::4]:
         assert np.array_equal(store.window(int(column), int(line), 128), good.window(int(column), int(line), 128))
     row = tile_slide("d", path, None, None, settings | {"max_damaged": 0.0}, OUTLINES, tmp_path / "e.zarr.zip")
     assert (

@@ -85,8 +85,8 @@ class PatchStore(stores.StoreReader):
         key = name, index
         if key in self._cache:
             self._cache.move_to_end(key)
-        else:
-            self._cache[key] = self.read(name, int(index))
-            if len(self._cache) > self._cache_patches:
-                self._cache.popitem(last=False)
-        return self._cache[key]
+            return self._cache[key]
+        patch = self._cache[key] = self.read(name, int(index))
+        if len(self._cache) > self._cache_patches:
+            self._cache.popitem(last=False)
+        return patch

@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import zarr
 from numcodecs.zstd import Zstd
 from zarr.abc.codec import ArrayBytesCodec
 from zarr.codecs import ZstdCodec
 from zarr.registry import register_codec
 
+from glomerulearn import jpeg
 from glomerulearn.errors import InputError
 
 CODECS = ("zstd", "jpeg")
 JPEG_QUALITY = 90
-_ZSTD_LEVEL = 1
+_ZSTD_LEVEL = -1  # on tissue 4 % larger than level 1, and read three times as fast
 _ZSTD_CODEC = ZstdCodec(level=_ZSTD_LEVEL, checksum=True)
 _zstd = Zstd(
     _ZSTD_LEVEL, checksum=True
@@ -52,8 +52,8 @@ class JpegCodec(ArrayBytesCodec):
         raise NotImplementedError("the size of a JPEG image is known when it is made")
 
     async def _decode_single(self, chunk_bytes, chunk_spec):
-        image = simplejpeg.decode_jpeg(chunk_bytes.to_bytes()).reshape(chunk_spec.shape)
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(image)
+        image = jpeg.decode(chunk_bytes.to_bytes(), jpeg.buffer(chunk_spec.shape[1:]))
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(image[None])
 
     async def _encode_single(self, chunk_array, chunk_spec):
         return chunk_spec.prototype.buffer.from_bytes(encode(chunk_array.as_numpy_array()[0], "jpeg"))
@@ -65,7 +65,7 @@ register_codec(JpegCodec.name, JpegCodec)
 def encode(image: np.ndarray, codec: str) -> bytes:
     """An image as the bytes of its chunk: lossless `zstd`, or `jpeg` (quality 90, 4:2:0; uint8 RGB only)."""
     if codec == "jpeg":
-        return simplejpeg.encode_jpeg(np.ascontiguousarray(image), JPEG_QUALITY, "RGB", "420")
+        return jpeg.encode(image, JPEG_QUALITY)
     return _zstd.encode(np.ascontiguousarray(image))
 
 
@@ -186,11 +186,11 @@ class StoreReader:
         offset, size, crc = self._entries[key]
         start = _LOCAL_HEADER + len(key)
         # the writer above leaves no extra field, so one read fetches header and image
-        data = os.pread(self._file.fileno(), start + size, offset)
+        data = memoryview(os.pread(self._file.fileno(), start + size, offset))
         if len(data) != start + size or data[_LOCAL_HEADER:start] != key.encode():
             raise ValueError("another item stands in its place")
         if images.codec == "zstd":
-            return np.frombuffer(_zstd.decode(memoryview(data)[start:]), np.uint8).reshape(images.shape)
+            return np.frombuffer(_zstd.decode(data[start:]), np.uint8).reshape(images.shape)
         if zlib.crc32(data[start:]) != crc:
             raise ValueError("wrong checksum")
-        return simplejpeg.decode_jpeg(data[start:]).reshape(images.shape)
+        return jpeg.decode(data[start:], jpeg.buffer(images.shape))

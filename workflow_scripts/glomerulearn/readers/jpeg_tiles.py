@@ -12,15 +12,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import simplejpeg
 import tifffile
 
+from glomerulearn import jpeg
 from glomerulearn.errors import DamagedRegion
 from glomerulearn.readers.openslide_reader import OpenSlideReader
 
 VENDORS = ("aperio", "generic-tiff")  # one image, levels from its top-left corner, no overlap
 _CACHE_BYTES = 24 << 20
-_CHECKED_TILES = 4
+_CHECKED_TILES = 3, 1  # of level 0, of each other level
 _BLOCK_PX, _LEVEL_TOLERANCE = 16, 6.0  # reduced levels, which OpenSlide resamples: median difference of means of blocks
 # Adobe's marker with transform 0: the components are red, green and blue, not YCbCr
 _ADOBE_RGB = bytes.fromhex("FFEE000E41646F626500640000000000")
@@ -62,6 +62,7 @@ class JpegTileReader:
         self._cache: OrderedDict = OrderedDict()
         self._cached_bytes = 0
         self._lock = threading.Lock()
+        self._threads = threading.local()
         try:
             self._check(reference)
         except NotNative:
@@ -81,7 +82,8 @@ class JpegTileReader:
             for column in range(left // tile_width, -(-right // tile_width)):
                 begin, end = max(column * tile_width, left), min((column + 1) * tile_width, right)
                 target = canvas[above - y : below - y, begin - x : end - x]
-                tile = self._tile(level, row * facts.columns + column, shrink)
+                shared = target.shape[:2] != (tile_height, tile_width)
+                tile = self._tile(level, row * facts.columns + column, shrink, shared)
                 if tile is None:
                     target[:] = self.background
                 else:
@@ -94,18 +96,23 @@ class JpegTileReader:
             os.close(self._file)
             self._file = None
 
-    def _tile(self, level: int, index: int, shrink: int) -> np.ndarray | None:
-        """One decoded tile, or None for one that was never scanned."""
+    def _tile(self, level: int, index: int, shrink: int, shared: bool) -> np.ndarray | None:
+        """One decoded tile, or None for one that was never scanned; valid until this thread's next.
+
+        shared: other regions will want it, too, so it is kept for a while.
+        """
         key = level, index, shrink
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         tile = self._decode(level, index, shrink)
-        with self._lock:
-            if tile is not None and key not in self._cache:
-                self._cache[key] = tile
-                self._cached_bytes += tile.nbytes
+        if tile is not None and shared:
+            tile = tile.copy()
+            with self._lock:
+                if key not in self._cache:
+                    self._cache[key] = tile
+                    self._cached_bytes += tile.nbytes
                 while self._cached_bytes > _CACHE_BYTES:
                     self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return tile
@@ -120,16 +127,18 @@ class JpegTileReader:
             data = os.pread(self._file, count, offset)
             if len(data) < max(count, 4) or data[:2] != b"\xff\xd8":
                 raise ValueError(f"{count} bytes that are no JPEG image")
-            size = {} if shrink == 1 else {"min_height": wanted[0], "min_width": wanted[1]}
-            tile = simplejpeg.decode_jpeg(facts.head + data[2:], **size)
-            if tile.shape != wanted:
-                raise ValueError(f"a tile of {tile.shape[1]} x {tile.shape[0]} px instead of {wanted[1]} x {wanted[0]}")
+            return jpeg.decode(facts.head + data[2:], self._scratch(wanted), shrink)
         except (ValueError, OSError) as error:
             row, column = divmod(index, facts.columns)
             raise DamagedRegion(
                 f"{self.path}: level {level}, tile at column {column}, row {row} cannot be decoded ({error})"
             ) from error
-        return tile
+
+    def _scratch(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """The same memory for every tile of a thread stays in the processor's cache, which saves a fifth of the time."""
+        if getattr(self._threads, "shape", None) != shape:
+            self._threads.shape, self._threads.buffer = shape, jpeg.buffer(shape)
+        return self._threads.buffer
 
     def _check(self, reference: OpenSlideReader) -> None:
         """Compare random tiles of every level with OpenSlide: at level 0 every pixel must be the same."""
@@ -138,7 +147,8 @@ class JpegTileReader:
             # tissue needs more bytes than glass
             full = np.flatnonzero(facts.counts >= np.median(facts.counts))
             compared = alike = 0
-            for index in rng.permutation(full)[: 4 * _CHECKED_TILES]:
+            wanted = _CHECKED_TILES[min(level, 1)]
+            for index in rng.permutation(full)[: 4 * wanted]:
                 row, column = divmod(int(index), facts.columns)
                 x, y = column * facts.tile_width, row * facts.tile_height
                 size = min(facts.tile_width, facts.width - x), min(facts.tile_height, facts.height - y)
@@ -150,7 +160,7 @@ class JpegTileReader:
                     raise NotNative(f"pixels of level 0 at ({x}, {y}) are not OpenSlide's")
                 compared += 1
                 alike += _alike(ours, theirs)
-                if compared == _CHECKED_TILES:
+                if compared == wanted:
                     break
             if not compared:
                 raise NotNative(f"no tile of level {level} could be compared with OpenSlide's")
