@@ -174,6 +174,12 @@ def training_settings(segmenter):
     return json.dumps(chosen, sort_keys=True)
 
 
+def detection_settings():
+    """What a slide's detections depend on: not which slides they are compared on, or who else reads them."""
+    chosen = {key: value for key, value in config["detection"].items() if key not in ("also_for", "compare_on")}
+    return json.dumps(chosen, sort_keys=True)
+
+
 def masks_of(segmenter, split):
     """What a segmenter said of every slide of a split."""
     return expand("results/masks/{segmenter}/{slide}.zarr.zip", segmenter=segmenter, slide=slides_of(split))

@@ -28,7 +28,7 @@ rule infer_masks:
         gpu=gpu,
     params:
         code=code("infer_masks"),
-        cfg=settings("detection"),
+        cfg=detection_settings(),
     script:
         "../workflow_scripts/infer_masks.py"
 

@@ -1,5 +1,7 @@
 """Figures, and what of it goes into the report."""
 
+import csv
+
 
 rule draw_learning_curves:
     """Loss and scores of every epoch."""
@@ -173,6 +175,12 @@ onsuccess:
         if Path(path).exists():
             print(f"  {path:36} {what}")
     print("One file with all tables and figures: snakemake --report report.zip")
+    quality = Path("results/qc/slides.tsv")
+    if SLIDES and quality.exists():
+        with quality.open(newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t"):
+                if row["status"] != "ok" and row["slide"] in SLIDES:
+                    print(f"  Slide {row['slide']} is {row['status']}: {row['reason']}")
 
 
 onstart:

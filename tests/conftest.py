@@ -66,4 +66,5 @@ def finished(cohort, tmp_path_factory):
     result = runs.snakemake(work, config)
     assert result.returncode == 0, result.stdout[-6000:]
     assert "Done. Open in" in result.stdout
+    assert "Slide broken is failed: " in result.stdout and "Slide gone is failed: " in result.stdout
     return work, config

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-from glomerulearn.export import WRITERS, read_written
+import numpy as np
+
+from glomerulearn.export import WRITERS
+from glomerulearn.outlines import unpack
 from glomerulearn.running import logged
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        outlines = read_written(Path(snakemake.input.geojson))
+        outlines = unpack(np.fromfile(snakemake.input.geojson, np.uint8))
         WRITERS[snakemake.wildcards.program](Path(snakemake.output.outlines), outlines)

@@ -12,7 +12,7 @@ if __name__ == "__main__":
         detect_glomeruli(
             Path(snakemake.input.patches),
             Path(snakemake.input.weights).parent,
-            json.loads(snakemake.params.cfg)["detection"],
+            json.loads(snakemake.params.cfg),
             Path(snakemake.output.mask),
             Path(snakemake.output.geojson),
             Path(snakemake.output.table),

@@ -4,21 +4,57 @@ import sys
 
 import pandas as pd
 import runs
+import tifffile
+from PIL import Image
+
+from glomerulearn.annotations.features import Frame
+from glomerulearn.annotations.reading import read_annotation
+from glomerulearn.export import WRITERS
+from glomerulearn.slides import open_slide
 
 sys.path.insert(0, str(runs.ROOT / "benchmarks"))
 from kidney_mini import SPLITS, crop_sheet, slide_sheet
 
 
+def in_other_guises(shared, sheet):
+    """Write two slides' outlines as other programs would, and add a damaged and a truncated slide and a plain image."""
+    rows = {row["slide"]: row for row in runs.read_sheet(sheet)}
+    for slide, program in (("HE_I_1_S_1", "asap"), ("PAS_I_4_S_5", "imagescope")):
+        frame = Frame((slide,), 10_000, 10_000)
+        found = read_annotation(rows[slide]["annotation"], {"Normal": "Normal", "Sclerosed": "Sclerosed"}, frame)
+        rows[slide]["annotation"] = str(sheet.with_name(f"{slide}.xml"))
+        WRITERS[program](sheet.with_name(f"{slide}.xml"), found.outlines)
+    whole = (shared / "kidney-mini" / "slides" / "HE_I_3_S_5.svs").read_bytes()
+    sheet.with_name("truncated.svs").write_bytes(whole[: len(whole) // 2])
+    with tifffile.TiffFile(shared / "kidney-mini" / "slides" / "HE_I_3_S_5.svs") as tiff:
+        place, count = max(
+            zip(tiff.pages[0].dataoffsets, tiff.pages[0].databytecounts, strict=True), key=lambda tile: tile[1]
+        )
+    sheet.with_name("damaged.svs").write_bytes(whole[:place] + bytes(count) + whole[place + count :])
+    with open_slide(shared / "kidney-mini" / "slides" / "HE_I_2_S_3.svs") as slide:
+        Image.fromarray(slide.read(0, 0, slide.width_px, slide.height_px, slide.mpp)).save(sheet.with_name("plain.png"))
+    extra = [{"slide": name, "path": f"{name}.svs", "split": "predict"} for name in ("truncated", "damaged")]
+    extra.append({"slide": "plain", "path": "plain.png", "mpp": "2.11", "split": "predict"})
+    runs.write_sheet(sheet, [*rows.values(), *extra])
+
+
 def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
-    config = runs.demo_settings(slides=str(slide_sheet(shared, tmp_path / "slides.tsv")))
+    sheet = slide_sheet(shared, tmp_path / "slides.tsv")
+    in_other_guises(shared, sheet)
+    config = runs.demo_settings(slides=str(sheet))
     config["outlines"] = {"classes": {"Normal": "normal", "Sclerosed": "sclerosed"}}
     config["segmentation"] |= {"epochs": 10, "windows_per_epoch": 800, "patience": 10}
     result = runs.snakemake(tmp_path / "work", config)
     assert result.returncode == 0, result.stdout[-6000:]
     results = tmp_path / "work" / "results"
 
-    quality = pd.read_csv(results / "qc" / "slides.tsv", sep="\t")
-    assert (quality["status"] == "ok").all() and quality["n_outlines"].sum() == 788
+    quality = pd.read_csv(results / "qc" / "slides.tsv", sep="\t").set_index("slide")
+    assert (quality["status"] == "ok").drop("truncated").all() and quality["n_outlines"].sum() == 788
+    assert (quality["reader"].drop(["truncated", "plain"]) == "native JPEG tiles").all()
+    formats = quality["annotation_format"].value_counts().to_dict()
+    assert formats == {"QuPath GeoJSON": 12, "ASAP XML": 1, "Aperio ImageScope XML": 1}
+    assert quality.loc["truncated", "status"] == "failed" and "truncated.svs" in quality.loc["truncated", "reason"]
+    assert quality.loc["damaged", "n_damaged"] > 0 and quality.loc["plain", "mpp_origin"] == "sheet"
     scores = pd.read_csv(results / "scores" / "segmenters.tsv", sep="\t")
     test = scores[scores["split"] == "test"]
     assert set(test["slide"]) == {*SPLITS["test"], "all"}

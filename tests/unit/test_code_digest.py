@@ -40,7 +40,7 @@ def test_networks_do_not_reach_clustering():
     names = {path.name for path in reachable(scripts / "tile_slide.py", library)}
     assert "tiling.py" in names and not names & {"training.py", "models.py", "embedding.py"}
     # how slides and annotations are read is no matter to what is trained on patches and crops
-    reading = {"slides.py", "reading.py", "jpeg_tiles.py"}
+    reading = {"slides.py", "reading.py", "features.py", "jpeg_tiles.py"}
     for script in ("train_segmenter", "train_autoencoder", "embed_glomeruli", "infer_masks", "score_segmenter"):
         assert not {path.name for path in reachable(scripts / f"{script}.py", library)} & reading
 

@@ -248,11 +248,11 @@ def middle_tile(path):
         return index, index % columns * page.tilewidth, index // columns * page.tilelength
 
 
-def edited(path, folder, change):
+def edited(path, folder, change, level=0):
     """A copy of a slide with one tile changed: its bytes, its length, or where it lies."""
     copy = shutil.copy(path, folder / "damaged.svs")
     with tifffile.TiffFile(copy) as tiff:
-        page, (index, _, _) = tiff.pages[0], middle_tile(copy)
+        page, index = tiff.pages[level], middle_tile(copy)[0] if level == 0 else 0
         place, count = page.dataoffsets[index], page.databytecounts[index]
         with copy.open("rb") as file:
             file.seek(place)
@@ -318,6 +318,12 @@ def test_a_damaged_tile_costs_its_patches_only(small_slide, tmp_path, damage, na
         row["status"] == "failed" and "`tiling: max_damaged: 0.0`" in row["reason"] and "damaged.svs" in row["reason"]
     )
     assert row["reader"] and row["mpp_level0"] == 1.0  # what is known of it stays known
+
+
+def test_an_overview_that_cannot_be_read_costs_nothing(small_slide, tmp_path):
+    path = edited(small_slide[0], tmp_path, DAMAGE["half"], level=2)
+    row = tile_slide("d", path, small_slide[1], None, TILING, OUTLINES, tmp_path / "d.zarr.zip")
+    assert row["status"] == "ok" and row["n_patches"] == row["n_grid"] and row["n_damaged"] == 0
 
 
 def test_damage_in_a_real_slide_is_seen(shared, tmp_path):

@@ -128,6 +128,13 @@ def test_swapped_settings_are_noticed(finished):
     assert not set(jobs) & {"train_segmenter", "tile_slide", "embed_glomeruli"}
 
 
+def test_outlines_for_other_programs_cost_their_writing_only(finished, tmp_path):
+    work, config = finished
+    changed = config | {"detection": config["detection"] | {"also_for": ["asap", "imagescope"]}}
+    jobs = planned(work, changed)
+    assert jobs == {"export_outlines": 2 * 11}
+
+
 def test_one_segmenters_settings_leave_the_other_alone(finished):
     work, config = finished
     segmentation = config["segmentation"] | {"learning_rate": {"segnet": 0.001, "unet": 0.003}}

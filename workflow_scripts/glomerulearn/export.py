@@ -1,6 +1,5 @@
 """Write outlines for other programs: GeoJSON for QuPath (0.4 or newer), XML for ASAP and Aperio ImageScope."""
 
-import json
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,6 @@ import numpy as np
 import shapely
 from shapely.geometry import Polygon
 
-from glomerulearn.annotations import geojson
 from glomerulearn.outlines import Outline, collection, feature
 
 # one colour per class name that this workflow writes: red, green, blue
@@ -45,12 +43,6 @@ def write_detections(path: Path, shapes: Sequence[Polygon], rows: Sequence[Mappi
         for shape, row in zip(shapes, rows, strict=True)
     ]
     Path(path).write_text(collection(features) + "\n")
-
-
-def read_written(path: Path) -> list[Outline]:
-    """The outlines of a file that `write_detections` or `write_qupath` wrote, their class names as labels."""
-    items = geojson.features_in(json.loads(Path(path).read_text()))
-    return [Outline(item.geometry, item.name) for item in geojson.read(items)]
 
 
 def write_qupath(path: Path, outlines: Sequence[Outline]) -> None:
