@@ -120,9 +120,9 @@ def slide_fingerprint(name):
     if config["slides"] == "demo":
         return "made"
     found, quality = fingerprint(SLIDES[name]["path"], whole=False), Path(f"results/qc/{name}.json")
-    if found == "missing" and quality.is_file() and json.loads(quality.read_text())["status"] == "ok":
+    if found in ("missing", "unreadable") and quality.is_file() and json.loads(quality.read_text())["status"] == "ok":
         raise WorkflowError(
-            f"slide {name!r} was used before and is missing now: {SLIDES[name]['path']}; mount its folder, correct its path, "
+            f"slide {name!r} was used before and is {found} now: {SLIDES[name]['path']}; mount its folder, correct its path, "
             "or take its row out of the sheet"
         )
     return found

@@ -13,7 +13,7 @@ from shapely.geometry import MultiPolygon, Polygon, box
 from glomerulearn.annotations.features import Frame
 from glomerulearn.annotations.reading import read_annotation
 from glomerulearn.errors import InputError
-from glomerulearn.export import WRITERS, write_asap
+from glomerulearn.export import WRITERS, write_asap, write_imagescope
 from glomerulearn.outlines import Drawing, Outline, pack, unpack
 
 KIDNEY = {"Normal": "normal", "Sclerosed": "sclerosed"}
@@ -61,7 +61,7 @@ def test_every_glomerulus_of_kidney_mini(shared):
         (
             "aperio_TCGA-EJ-5518.xml",
             "Aperio ImageScope XML",
-            {"CaP": 2, "(no class)": 2},
+            {"CaP": 2, "layer 3": 1, "layer 4": 1},
             {"rectangle": 2, "polygon": 2},
         ),
         ("asap-polygon.xml", "ASAP XML", {"(no class)": 1}, {"Polygon": 1}),
@@ -252,6 +252,49 @@ def test_imagescope_holes_ellipses_and_lines(tmp_path):
     assert found.outlines[1].polygon.area == pytest.approx(np.pi * 50 * 25, rel=0.01)
 
 
+def test_imagescope_layers_without_names_can_be_told_apart(tmp_path):
+    def layer(identity, x, attribute=""):
+        corners = "".join(f'<Vertex X="{x + i}" Y="{j}"/>' for i, j in ((0, 0), (9, 0), (9, 9), (0, 9)))
+        region = f'<Regions><Region Type="0"><Vertices>{corners}</Vertices></Region></Regions>'
+        return f'<Annotation Id="{identity}">{attribute}{region}</Annotation>'
+
+    named = '<Attributes><Attribute Name="Description" Value="Sclerosed"/></Attributes>'
+    path = write(tmp_path / "a.xml", f"<Annotations>{layer(1, 0)}{layer(2, 20)}{layer(3, 40, named)}</Annotations>")
+    found = read(path, {"": "glomerulus", "sclerosed": "sclerosed"})
+    assert found.classes == {"layer 1": 1, "layer 2": 1, "Sclerosed": 1}
+    assert [o.label for o in found.outlines] == ["glomerulus", "glomerulus", "sclerosed"]
+    assert [o.label for o in read(path, {"layer 2": "normal"}).outlines] == ["normal"]
+    alone = read(write(tmp_path / "b.xml", f"<Annotations>{layer(1, 0)}</Annotations>"), {"": "glomerulus"})
+    assert alone.classes == {"(no class)": 1}
+
+
+def test_an_outline_in_anothers_hole_is_kept(tmp_path):
+    ring = box(0, 0, 100, 100).difference(box(20, 20, 80, 80))
+    outlines = [Outline(ring, "g"), Outline(box(40, 40, 60, 60), "g")]
+    write_imagescope(tmp_path / "a.xml", outlines)
+    again = read(tmp_path / "a.xml", {"g": "g"}).outlines
+    assert all(one.polygon.equals(other.polygon) for one, other in zip(outlines, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "fits"), [(9910, 8000, False), (990, 800, False), (1000, 800, True), (333, 267, True)]
+)
+def test_an_image_of_another_shape_is_not_stretched(tmp_path, width, height, fits):
+    frame = Frame(("s",), 10_000, 8_000)
+    if fits:
+        assert frame.scale_from(width, height, "it") == (10_000 / width, 8_000 / height)
+    else:
+        with pytest.raises(InputError, match=f"it is {width} x {height} px, the slide 10000 x 8000"):
+            frame.scale_from(width, height, "it")
+
+
+def test_the_slide_is_found_among_many():
+    frame = Frame(("S19",), 10, 10)
+    assert frame.own([("S19.1", 1), ("S19", 2)], "records") == 2 and frame.own([("a/s19.TIF", 3), ("S1", 4)], "") == 3
+    with pytest.raises(InputError, match="records for 2 that are called S19"):
+        frame.own([("a/S19.png", 1), ("b/S19.png", 2)], "records")
+
+
 # dirt
 
 
@@ -294,6 +337,15 @@ def test_no_usable_outline_is_an_error(tmp_path):
         ("[1, 2", "damaged"),
         ("x,y\n1,2\n", "not a format that is known"),
         ("", "not a format that is known"),
+        ('{"images": [{"id": 1, "file_name": "slide", "width": 0, "height": 0}], "annotations": []}', "0 x 0 px"),
+        ('{"images": [], "annotations": [{"image_id": 5}]}', "1 annotations of images that it does not list"),
+        ('[{"type": "Feature", "properties": {"classification": {"name": 1}}, "geometry": null}]', "'1': 1"),
+        ("id,encoding\nslide,1 x\n", "no whole number"),
+        ("\x00\x01\x02,\r4", "not a format that is known"),
+        (
+            '<ASAP_Annotations><Annotation><Coordinate Order="?" X="1" Y="2"/></Annotation></ASAP_Annotations>',
+            "damaged",
+        ),
         ('<!DOCTYPE a [<!ENTITY b "c">]><Annotations>&b;</Annotations>', "EntitiesForbidden"),
     ],
 )

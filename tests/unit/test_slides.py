@@ -106,10 +106,23 @@ def test_enlarging_does_not_shift(small_slide):
         assert np.abs(fine[1::3, 1::3].astype(int) - slide.read(100, 100, 100, 100, 1.0)).max() <= 1
 
 
+def test_a_slightly_finer_mpp_is_no_shift(shared):
+    """0.499 um read at 0.4985: the box is as large as the image, and yet no copy of it."""
+    with open_slide(shared / "slides-real" / "CMU-1-Small-Region.svs") as slide:
+        same = slide.read(600, 600, 512, 512, slide.mpp).astype(int)
+        for mpp in (0.4985, 0.4975, 0.4965):
+            near = slide.read(600, 600, 512, 512, mpp)
+            errors = [
+                np.abs(np.roll(near, shift, (0, 1))[8:64, 8:64] - same[8:64, 8:64]).mean() for shift in (-1, 0, 1)
+            ]
+            assert errors[1] < min(errors[0], errors[2])
+
+
 def test_outside_the_slide_is_white(small_slide):
     with open_slide(small_slide[0]) as slide:
         assert (slide.read(-500, -500, 200, 200, 1.0) == 255).all()
         assert (slide.read(5000, 5000, 200, 200, 4.0) == 255).all()
+        assert (slide.read(1205, 0, 512, 512, 1.0) == 255).all()
 
 
 def test_overview_is_the_slide(small_slide):
@@ -188,7 +201,8 @@ def test_dpi_is_no_mpp(tmp_path):
     [
         ("rgb.png", ""), ("rgb.jpg", ""), ("rgb.tif", ""), ("planar.tif", ""), ("cmyk.tif", "CMYK"),
         ("16bit.tif", "divided by 257"), ("12bit.tif", "divided by 16"), ("grey.png", "grey"), ("16grey.png", "grey"),
-        ("alpha.png", "transparent"), ("palette.png", ""), ("cmyk.jpg", "CMYK"),
+        ("alpha.png", "transparent"), ("palette.png", ""), ("cmyk.jpg", "CMYK"), ("12bit.png", "divided by 16"),
+        ("tiled16.tif", "divided by 257"), ("extra.tif", "fourth channel"),
     ],
 )  # fmt: skip
 def test_plain_images(tmp_path, name, note):
@@ -213,6 +227,11 @@ def test_plain_images(tmp_path, name, note):
         "16grey.png": lambda: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257).save(path),
         "alpha.png": lambda: Image.fromarray(alpha).save(path),
         "palette.png": lambda: quantised.save(path),
+        "12bit.png": lambda: cv2.imwrite(str(path), rgb[..., ::-1].astype(np.uint16) * 16),
+        "tiled16.tif": lambda: tifffile.imwrite(path, rgb.astype(np.uint16) * 257, photometric="rgb", tile=(64, 64)),
+        "extra.tif": lambda: tifffile.imwrite(
+            path, np.dstack([rgb, rgb[..., :1] * 0]), photometric="rgb", extrasamples=["unspecified"]
+        ),
         "cmyk.jpg": lambda: Image.fromarray(cmyk, "CMYK").save(path, quality=98, subsampling=0),
     }[name]()
     with pytest.raises(InputError, match=r"column `mpp`"):
@@ -326,6 +345,13 @@ def test_an_overview_that_cannot_be_read_costs_nothing(small_slide, tmp_path):
     assert row["status"] == "ok" and row["n_patches"] == row["n_grid"] and row["n_damaged"] == 0
 
 
+def test_damage_in_an_overview_stays_where_it_is(shared, tmp_path):
+    path = edited(shared / "slides-real" / "CMU-1-Small-Region.svs", tmp_path, DAMAGE["zeroed"])
+    with open_slide(path) as slide, open_slide(shared / "slides-real" / "CMU-1-Small-Region.svs") as good:
+        (image, unreadable), (expected, _) = slide.overview(16.0), good.overview(16.0)
+    assert 0 < unreadable.mean() < 0.1 and np.array_equal(image[~unreadable], expected[~unreadable])
+
+
 def test_damage_in_a_real_slide_is_seen(shared, tmp_path):
     for damage in (
         "zeroed",
@@ -345,10 +371,41 @@ def test_damage_in_a_real_slide_is_seen(shared, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no slide", b"\x89PNG\r\n\x1a\nand no more", b"II*\0" + bytes(40)])
-def test_what_is_no_slide_is_named(tmp_path, content):
-    path = tmp_path / "bad.svs"
+@pytest.mark.parametrize("suffix", ["svs", "tif"])
+def test_what_is_no_slide_is_named(tmp_path, content, suffix):
+    path = tmp_path / f"bad.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=rf"bad\.svs: OpenSlide cannot open.*nor is it a plain.*{len(content)} bytes"):
+    with pytest.raises(InputError, match=rf"bad\.{suffix}: OpenSlide cannot open.*{len(content)} bytes"):
         open_slide(path)
     with pytest.raises(InputError, match=r"gone\.svs.*column `path`"):
         open_slide(tmp_path / "gone.svs")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("name", ["slides-real/CMU-1-Small-Region.svs", "kidney-mini/slides/HE_I_2_S_1.svs"])
+@pytest.mark.parametrize("suffix", ["svs", "tif"])
+def test_a_truncated_slide_is_no_plain_image(shared, tmp_path, name, share, suffix):
+    whole = (shared / name).read_bytes()
+    path = tmp_path / f"cut.{suffix}"
+    path.write_bytes(whole[: int(len(whole) * share)])
+    row = tile_slide("cut", path, None, 1.0, TILING, OUTLINES, tmp_path / "c.zarr.zip")
+    assert row["status"] == "failed" and f"cut.{suffix}" in row["reason"]
+
+
+def test_a_mirax_file_without_its_folder_is_no_picture(tmp_path):
+    Image.fromarray(np.full((300, 300, 3), 200, np.uint8)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").rename(tmp_path / "a.mrxs")
+    with pytest.raises(InputError, match=r"a\.mrxs: OpenSlide cannot open.*with the folder of the same name"):
+        open_slide(tmp_path / "a.mrxs", 0.5)
+
+
+def test_a_damaged_plain_jpeg_is_named(small_slide, tmp_path):
+    with open_slide(small_slide[0]) as slide:
+        Image.fromarray(whole(slide)).save(tmp_path / "a.jpg", quality=85)
+    content = (tmp_path / "a.jpg").read_bytes()
+    middle = len(content) // 2
+    (tmp_path / "a.jpg").write_bytes(
+        content[:middle] + bytes(b ^ 0xFF for b in content[middle : middle + 400]) + content[middle + 400 :]
+    )
+    with pytest.raises(InputError, match=r"a\.jpg.*nor is it a plain image"):
+        open_slide(tmp_path / "a.jpg", 1.0)

@@ -80,6 +80,30 @@ def test_flipped_byte_names_store_and_patch(store, tmp_path, array, place):
         PatchStore(path).read(array, index)
 
 
+def test_a_flip_anywhere_is_an_error_or_changes_nothing(store, tmp_path):
+    whole = store.read_bytes()
+    good = PatchStore(store)
+    names = ("grid", "coords", "tissue", "ok", "outlines")
+    expected = {name: good.read(name) for name in names} | {"window": good.window(0, 0, 640)}
+    rng = np.random.default_rng(0)
+    # half of them in the list of entries at the end
+    places = [*rng.integers(0, len(whole), 60), *(len(whole) - 1 - rng.integers(0, 4000, 60))]
+    seen = 0
+    for place in map(int, places):
+        path = tmp_path / "f.zarr.zip"
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            reader = PatchStore(path)
+            found = {name: reader.read(name) for name in names} | {"window": reader.window(0, 0, 640)}
+        except InputError as error:
+            assert "f.zarr.zip" in str(error)
+            seen += 1
+        else:
+            assert reader.attributes == good.attributes
+            assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert seen > 60
+
+
 def test_a_truncated_store_is_named(store, tmp_path):
     path = tmp_path / "cut.zarr.zip"
     path.write_bytes(store.read_bytes()[:-200])

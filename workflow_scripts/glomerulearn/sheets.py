@@ -114,7 +114,7 @@ def check_names(slides: Mapping, crops: Mapping) -> None:
 
 
 def fingerprint(path: str | Path, whole: bool = True) -> str:
-    """What tells a file from another: its name, size and content; or `missing`.
+    """What tells a file from another: its name, size and content; `missing` or `unreadable`.
 
     whole: read all of it; else its first and last 64 kB only, since slides are gigabytes. Neither its folder nor its date
     count: a copy, a mount elsewhere or a touched file is still the same file.
@@ -122,13 +122,16 @@ def fingerprint(path: str | Path, whole: bool = True) -> str:
     path = Path(path)
     if not path.is_file():
         return "missing" if path.name else ""
-    with path.open("rb") as file:
-        if whole:
-            content = file.read()
-        else:
-            content = file.read(_EDGE_BYTES)
-            file.seek(max(0, path.stat().st_size - _EDGE_BYTES))
-            content += file.read(_EDGE_BYTES)
+    try:
+        with path.open("rb") as file:
+            if whole:
+                content = file.read()
+            else:
+                content = file.read(_EDGE_BYTES)
+                file.seek(max(0, path.stat().st_size - _EDGE_BYTES))
+                content += file.read(_EDGE_BYTES)
+    except OSError:
+        return "unreadable"  # the job that needs it says why, and the others go on
     digest = hashlib.sha256(content).hexdigest()
     return f"{path.name} {path.stat().st_size} {digest[:16]}"
 

@@ -6,6 +6,7 @@ Coordinates: level-0 pixels (x, y), origin top left, unless a name says otherwis
 import logging
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -15,14 +16,14 @@ from scipy import sparse
 from glomerulearn.errors import DamagedRegion, InputError
 from glomerulearn.readers.jpeg_tiles import JpegTileReader, NotNative
 from glomerulearn.readers.openslide_reader import OpenSlideReader
-from glomerulearn.readers.plain import PlainReader
+from glomerulearn.readers.plain import PlainReader, is_8_bit_rgb
 
 log = logging.getLogger(__name__)
 
 MPP_CONFLICT = 0.05  # a sheet and a scanner that differ by more than this are worth a warning
-_OVERVIEW_BLOCK_PX = (
-    2048  # side of what is decoded at once for an overview, so that memory does not grow with the slide
-)
+# an overview is decoded in blocks, so that memory does not grow with the slide: side in px of the level that is read
+_OVERVIEW_BLOCK_PX = 2048
+_SMALLEST_BLOCK_PX = 16  # of an overview; what is damaged is known as finely as this
 
 
 @dataclass
@@ -75,15 +76,22 @@ class Slide:
         block = max(16, int(_OVERVIEW_BLOCK_PX / (scale * self.reader.sizes[level][0] / self.width_px)))
         image = np.full((height, width, 3), 255, np.uint8)
         unreadable = np.zeros((height, width), bool)
-        for top in range(0, height, block):
-            for left in range(0, width, block):
-                size = min(block, width - left), min(block, height - top)
-                target = slice(top, top + size[1]), slice(left, left + size[0])
-                try:
-                    image[target] = self._read(left * scale, top * scale, *size, mpp, self.reader.shrinks)
-                except DamagedRegion as error:
+        waiting = [
+            (left, top, min(block, width - left), min(block, height - top))
+            for top in range(0, height, block)
+            for left in range(0, width, block)
+        ]
+        while waiting:
+            left, top, *size = waiting.pop()
+            target = slice(top, top + size[1]), slice(left, left + size[0])
+            try:
+                image[target] = self._read(left * scale, top * scale, *size, mpp, self.reader.shrinks)
+            except DamagedRegion as error:
+                if max(size) <= _SMALLEST_BLOCK_PX:
                     log.warning("overview: %s", error)
                     unreadable[target] = True
+                else:
+                    waiting += _quarters(left, top, *size)  # most of it may be good
         return image, unreadable
 
     def close(self) -> None:
@@ -116,7 +124,7 @@ class Slide:
             int(np.ceil(round(top + height_px * step_y, 6))) - first_y + 2 * margin,
         )
         region = self.reader.region(level, *box, shrink)
-        if box[2:] == (width_px, height_px):
+        if (step_x, step_y, left, top) == (1, 1, first_x, first_y):
             return region
         offset_x, offset_y = left - box[0], top - box[1]
         if enlarging:
@@ -132,6 +140,14 @@ class Slide:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _quarters(left: int, top: int, width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """A block (left, top, width, height) in four, or in two where it is one pixel thin."""
+    columns, rows = ((0, side // 2, side) if side > 1 else (0, side) for side in (width, height))
+    return [
+        (left + x, top + y, right - x, bottom - y) for y, bottom in pairwise(rows) for x, right in pairwise(columns)
+    ]
 
 
 def area_average(image: np.ndarray, rows: tuple[float, float, int], columns: tuple[float, float, int]) -> np.ndarray:
@@ -170,7 +186,10 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such slide file; check the column `path` of the slide sheet")
-    reader = _reader(path)
+    try:
+        reader = _reader(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error}); check its permissions and the disk it is on") from error
     stated = reader.stated_mpp
     if mpp is None and stated is None:
         notes = "".join(f" ({note})" for note in reader.notes)
@@ -184,17 +203,31 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     return Slide(path, mpp or stated, "sheet" if mpp else "metadata", reader)
 
 
+# what scanners write; such a file that OpenSlide refuses is damaged or lacks its companions, and no picture to be read
+_SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".vms", ".vmu", ".scn", ".bif", ".svslide")
+
+
 def _reader(path: Path) -> OpenSlideReader | JpegTileReader | PlainReader:
     try:
         reference = OpenSlideReader(path)
     except InputError as error:
+        advice = (
+            f"This file of {path.stat().st_size} bytes is damaged or no slide format. Copy it again from the scanner (a .mrxs "
+            "with the folder of the same name), or take its row out of the slide sheet"
+        )
+        if path.suffix.lower() in _SCANNER_SUFFIXES:
+            raise InputError(f"{path}: {error}. {advice}") from error
         try:
             return PlainReader(path)
         except InputError as plain:
-            raise InputError(
-                f"{path}: {error}, nor is it a plain image: {plain}. This file of {path.stat().st_size} bytes is "
-                "damaged or no slide format. Copy it again from the scanner, or take its row out of the slide sheet"
-            ) from error
+            raise InputError(f"{path}: {error}, nor is it a plain image: {plain}. {advice}") from error
+    if reference.vendor == "generic-tiff" and not is_8_bit_rgb(path):
+        # OpenSlide shows 16 bits by their upper half, and colours other than RGB not at all
+        reference.close()
+        try:
+            return PlainReader(path)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     try:
         native = JpegTileReader(path, reference)
     except NotNative as reason:

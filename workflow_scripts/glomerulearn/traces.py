@@ -1,6 +1,6 @@
 """From pixels to polygons: the outline of a mask, of the regions of a label image, of runs of pixels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy import sparse
@@ -29,8 +29,13 @@ def _area(ring: np.ndarray) -> float:
     return abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2
 
 
-def regions(labels: np.ndarray) -> Iterator[tuple[int, Polygon]]:
-    """(value, polygon in pixels) of every connected region of a label image (h, w) of integers; 0 is background."""
+def regions(
+    labels: np.ndarray, wanted: Callable[[int], bool] = lambda value: True
+) -> Iterator[tuple[int, Polygon | None]]:
+    """(value, polygon in pixels) of every connected region of a label image (h, w) of integers; 0 is background.
+
+    Values that are not `wanted` are not traced, and come once, without a polygon.
+    """
     height, width = labels.shape
     flat = labels.reshape(-1)
     # where the value changes, and where a row begins
@@ -39,6 +44,9 @@ def regions(labels: np.ndarray) -> Iterator[tuple[int, Polygon]]:
     ends = np.append(begins[1:], flat.size)
     values = flat[begins]
     for value in np.unique(values[values != 0]):
+        if not wanted(int(value)):
+            yield int(value), None
+            continue
         own = values == value
         line, begin = np.divmod(begins[own], width)
         for polygon in polygons_of_runs(line, begin, begin + ends[own] - begins[own]):

@@ -3,7 +3,7 @@
 import re
 from xml.etree.ElementTree import Element
 
-from glomerulearn.annotations.features import Feature, ring
+from glomerulearn.annotations.features import Feature, number, ring
 
 _AREAS = ("Polygon", "Spline", "Rectangle")
 _DEFAULT_NAME = re.compile(r"Annotation \d+$")
@@ -19,7 +19,7 @@ def read(root: Element) -> list[Feature]:
             name = group
         elif _DEFAULT_NAME.match(name):
             name = ""
-        corners = sorted(item.iter("Coordinate"), key=lambda corner: int(float(corner.get("Order", 0))))
-        points = [(float(corner.get("X")), float(corner.get("Y"))) for corner in corners]
+        corners = sorted(item.iter("Coordinate"), key=lambda corner: number(corner.get("Order", "0")))
+        points = [(number(corner.get("X")), number(corner.get("Y"))) for corner in corners]
         features.append(Feature(name, kind, ring(points) if kind in _AREAS else None))
     return features

@@ -9,6 +9,7 @@ from shapely.geometry import MultiPolygon, box
 from shapely.geometry.base import BaseGeometry
 
 from glomerulearn.annotations.features import Feature, Frame, ring, scaled
+from glomerulearn.errors import InputError
 from glomerulearn.traces import regions
 
 
@@ -18,13 +19,17 @@ def is_coco(content: object) -> bool:
 
 def read(content: Mapping, frame: Frame) -> list[Feature]:
     """Raises: InputError when no image of the file is this slide."""
-    images = {str(image.get("file_name", image["id"])): image for image in content["images"]}
+    known = {str(image["id"]) for image in content["images"]}
+    orphans = sum(str(item["image_id"]) not in known for item in content["annotations"])
+    if orphans:
+        raise InputError(f"COCO with {orphans} annotations of images that it does not list")
+    images = [(str(image.get("file_name") or image["id"]), image) for image in content["images"]]
     image = frame.own(images, "images")
     scale = frame.scale_from(image["width"], image["height"], f"the image {image.get('file_name')}")
     names = {category["id"]: str(category["name"]) for category in content.get("categories", [])}
     features = []
     for item in content["annotations"]:
-        if item["image_id"] == image["id"]:
+        if str(item["image_id"]) == str(image["id"]):
             kind, geometry = _geometry(item)
             geometry = None if geometry is None else scaled(geometry, scale)
             features.append(Feature(names.get(item.get("category_id"), ""), kind, geometry))

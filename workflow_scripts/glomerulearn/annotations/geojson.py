@@ -32,7 +32,7 @@ def _class_name(item: Mapping) -> str:
     if not isinstance(classification, Mapping):
         return str(classification)
     # QuPath 0.5 and newer write derived classes as a list
-    return classification.get("name") or ": ".join(map(str, classification.get("names") or [])) or ""
+    return str(classification.get("name") or ": ".join(map(str, classification.get("names") or [])))
 
 
 def _geometry(geometry: Mapping | None) -> BaseGeometry | None:

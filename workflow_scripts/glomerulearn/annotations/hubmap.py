@@ -35,7 +35,7 @@ def _is_rings(content: object) -> bool:
 def read_polygons(content: Sequence, frame: Frame) -> list[Feature]:
     if not _is_records(content):
         return [Feature("", "polygon", ring(points)) for points in content]
-    items = frame.own({str(item["id"]): item["annotations"] for item in content}, "annotations")
+    items = frame.own([(str(item["id"]), item["annotations"]) for item in content], "annotations")
     return [Feature(str(item.get("type") or ""), "polygon", _rings(item.get("coordinates"))) for item in items]
 
 
@@ -49,7 +49,7 @@ def read_runs(rows: Sequence[Mapping[str, str]], frame: Frame) -> list[Feature]:
 
     Raises: InputError when no row is this slide's, or the runs do not fit its size.
     """
-    row = frame.own({row["id"]: row for row in rows}, "run lengths")
+    row = frame.own([(str(row["id"]), row) for row in rows], "run lengths")
     text = next(row[column] for column in RUN_COLUMNS if column in row) or ""
     try:
         numbers = np.array(text.split(), np.int64)

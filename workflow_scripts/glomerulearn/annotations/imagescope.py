@@ -1,24 +1,29 @@
 """Aperio ImageScope's XML: layers (Annotation) of regions, in level-0 pixels."""
 
-import re
 from xml.etree.ElementTree import Element
 
+import shapely
 from shapely.geometry import Polygon, box
 from shapely.geometry.base import BaseGeometry
 
-from glomerulearn.annotations.features import Feature, ellipse, ring
+from glomerulearn.annotations.features import Feature, ellipse, number, ring
 
 KINDS = {"0": "polygon", "1": "rectangle", "2": "ellipse", "3": "arrow", "4": "ruler", "5": "polygon"}
 
 
 def read(root: Element) -> list[Feature]:
-    """The class of a region is its own text, else its layer's name, else the name of the layer's first attribute.
+    """The class of a region is its own text, else its layer's name, else what the layer's first attribute says.
 
-    Regions with NegativeROA are holes in the regions of their layer that they lie in.
+    Where several layers have no name at all, they are called `layer 1`, `layer 2`, ... by their Id, to be told apart in the
+    class map; those that it does not mention count as unclassified. Regions with NegativeROA are holes.
     """
+    layers = [layer for layer in root.iter("Annotation") if layer.find("Regions/Region") is not None]
+    names = [layer.get("Name") or _attribute(layer) for layer in layers]
+    several = names.count("") > 1
     features = []
-    for layer in root.iter("Annotation"):
-        layer_name = layer.get("Name") or _attribute(layer)
+    for layer, name in zip(layers, names, strict=True):
+        unnamed = several and not name
+        name = f"layer {layer.get('Id')}" if unnamed else name
         areas, holes = [], []
         for region in layer.iter("Region"):
             kind = KINDS.get(region.get("Type", "0"), f"region type {region.get('Type')}")
@@ -26,28 +31,44 @@ def read(root: Element) -> list[Feature]:
             if region.get("NegativeROA", "0") == "1":
                 holes.append(geometry)
             else:
-                areas.append((region.get("Text") or layer_name, kind, geometry))
-        for name, kind, geometry in areas:
-            for hole in holes:
-                if geometry is not None and hole is not None and geometry.intersects(hole):
-                    geometry = geometry.buffer(0).difference(hole.buffer(0))
-            features.append(Feature(name, kind, geometry))
+                otherwise = "" if unnamed and not region.get("Text") else None
+                areas.append((region.get("Text") or name, kind, geometry, otherwise))
+        features += [
+            Feature(own, kind, _without_holes(geometry, holes), otherwise) for own, kind, geometry, otherwise in areas
+        ]
         unused = sum(
-            not any(area is not None and hole is not None and area.envelope.intersects(hole) for _, _, area in areas)
+            not any(area is not None and hole is not None and area.envelope.intersects(hole) for _, _, area, _ in areas)
             for hole in holes
         )
-        features += [Feature(layer_name, "hole in nothing", None)] * unused
+        features += [Feature(name, "hole in nothing", None)] * unused
     return features
 
 
+def _without_holes(area: BaseGeometry | None, holes: list[BaseGeometry | None]) -> BaseGeometry | None:
+    if area is None:
+        return None
+    area = shapely.make_valid(area)
+    for hole in holes:
+        # a hole is smaller than what it is in: another outline may lie inside a hole
+        if hole is not None and hole.intersects(area) and hole.area < area.area:
+            area = area.difference(shapely.make_valid(hole))
+    return area
+
+
 def _attribute(layer: Element) -> str:
-    names = [attribute.get("Name", "") for attribute in layer.iterfind("Attributes/Attribute")]
-    return next((name for name in names if name and name != "Description"), "")
+    """Its name, or its value where the name is the one that ImageScope gives to all."""
+    for attribute in layer.iterfind("Attributes/Attribute"):
+        name = attribute.get("Name", "")
+        if name and name != "Description":
+            return name
+        if attribute.get("Value"):
+            return attribute.get("Value")
+    return ""
 
 
 def _geometry(region: Element, kind: str) -> BaseGeometry | None:
     points = [
-        (_number(vertex.get("X")), _number(vertex.get("Y"))) for vertex in region.iter("Vertex")
+        (number(vertex.get("X")), number(vertex.get("Y"))) for vertex in region.iter("Vertex")
     ]  # the older Vertex and the newer one differ in Z only
     if kind in ("rectangle", "ellipse") and len(points) == 2:
         (x1, y1), (x2, y2) = points
@@ -58,8 +79,3 @@ def _geometry(region: Element, kind: str) -> BaseGeometry | None:
         outer = Polygon(points).bounds
         return ellipse(*outer)
     return None if kind in ("arrow", "ruler") else ring(points)
-
-
-def _number(text: str | None) -> float:
-    # some locales write a decimal comma
-    return float(re.sub(",", ".", text)) if text else float("nan")

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 import shapely
 from PIL import Image
-from shapely.geometry import box
+from shapely.geometry import MultiPolygon, box
 from shapely.geometry.base import BaseGeometry
 
 from glomerulearn.annotations.features import Feature, Frame, ellipse, ring, scaled
-from glomerulearn.traces import trace
+from glomerulearn.traces import regions
 
 
 def is_labelme(content: object) -> bool:
@@ -21,7 +21,7 @@ def is_labelme(content: object) -> bool:
 
 def read(content: Mapping, frame: Frame) -> list[Feature]:
     """Raises: InputError when the image has not the slide's shape."""
-    scale = 1.0
+    scale = (1.0, 1.0)
     if content.get("imageWidth") and content.get("imageHeight"):
         scale = frame.scale_from(content["imageWidth"], content["imageHeight"], "the image that was labelled")
     features = []
@@ -37,13 +37,14 @@ def _geometry(kind: str, item: Mapping) -> BaseGeometry | None:
     points = item.get("points") or []
     if kind == "polygon":
         return ring(points)
-    if kind in ("rectangle", "circle", "mask") and len(points) >= 2:
-        (x1, y1), (x2, y2) = points[0], points[-1]
-        if kind == "rectangle":
-            return box(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-        if kind == "circle":
-            radius = math.dist((x1, y1), (x2, y2))
-            return ellipse(x1 - radius, y1 - radius, x1 + radius, y1 + radius)
-        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(item["mask"]))))
-        return shapely.transform(trace(mask > 0), lambda corners: corners + (x1, y1))
+    if kind == "rectangle" and len(points) >= 2:
+        # two corners, or all four
+        return box(*np.min(points, axis=0), *np.max(points, axis=0))
+    if kind == "circle" and len(points) == 2:
+        (x, y), radius = points[0], math.dist(*points)
+        return ellipse(x - radius, y - radius, x + radius, y + radius)
+    if kind == "mask" and points:
+        mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(item["mask"])))) > 0
+        parts = MultiPolygon([polygon for _, polygon in regions(mask.astype(np.uint8))])
+        return shapely.transform(parts, lambda corners: corners + np.min(points, axis=0))
     return None

@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
 
 import defusedxml.ElementTree
+import numpy as np
 import shapely
-from defusedxml import DefusedXmlException
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
@@ -56,14 +55,19 @@ def read_annotation(path: str | Path, classes: Mapping[str, str], frame: Frame, 
     """
     path = Path(path)
     try:
-        name, features = _features(path, frame, values)
+        labels = {name.casefold(): label for name, label in classes.items()}
+        name, features = _features(path, frame, values, labels)
+        areas = [_area(feature.geometry) for feature in features]
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    labels = {name.casefold(): label for name, label in classes.items()}
+    except Exception as error:  # a file from outside may hold anything
+        raise InputError(
+            f"{path}: damaged, or not as its program writes it ({type(error).__name__}: {error}); export it once more"
+        ) from error
     outlines, left_out, seen = [], Counter(), set()
-    for feature in features:
-        polygon = _area(feature.geometry)
-        if feature.name.casefold() not in labels:
+    for feature, polygon in zip(features, areas, strict=True):
+        label = labels.get(feature.name.casefold(), labels.get(feature.otherwise))
+        if label is None:
             left_out[f"class {feature.name!r} is not in outlines: classes"] += 1
         elif polygon is None:
             left_out[f"{feature.kind} encloses no area"] += 1
@@ -71,7 +75,7 @@ def read_annotation(path: str | Path, classes: Mapping[str, str], frame: Frame, 
             left_out["drawn twice"] += 1
         else:
             seen.add(polygon.normalize().wkb)
-            outlines.append(Outline(polygon, labels[feature.name.casefold()]))
+            outlines.append(Outline(polygon, label))
     names = dict(Counter(feature.name or "(no class)" for feature in features))
     kinds = dict(Counter(feature.kind for feature in features))
     log.info("%s: %s, %d outlines of %d features (%s; %s)", path, name, len(outlines), len(features), names, kinds)
@@ -85,25 +89,20 @@ def read_annotation(path: str | Path, classes: Mapping[str, str], frame: Frame, 
     return Annotation(outlines, name, names, kinds, dict(left_out), _outside(path, outlines, frame))
 
 
-def _features(path: Path, frame: Frame, values: str) -> tuple[str, list[Feature]]:
+def _features(path: Path, frame: Frame, values: str, labels: Mapping[str, str]) -> tuple[str, list[Feature]]:
     """The format's name and the features. Raises InputError without the path."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read the annotation file ({error}); check the column `annotation`") from error
     if content[:4] in label_image.MAGIC:
-        return "label image", label_image.read(path, frame, values)
+        return "label image", label_image.read(path, frame, values, labels)
     text = _text(content)
-    try:
-        if text.startswith("<"):
-            return _features_of_xml(text, frame)
-        if text[:1] in ("{", "["):
-            return _features_of_json(text, frame)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ParseError, DefusedXmlException) as error:
-        raise InputError(
-            f"damaged, or not as its program writes it ({type(error).__name__}: {error}); export it once more"
-        ) from error
-    header = next(csv.reader(io.StringIO(text)), [])
+    if text.startswith("<"):
+        return _features_of_xml(text, frame)
+    if text[:1] in ("{", "["):
+        return _features_of_json(text, frame)
+    header = (text.splitlines() or [""])[0].split(",")
     if "id" in header and set(hubmap.RUN_COLUMNS) & set(header):
         csv.field_size_limit(1 << 30)  # a slide's runs are one field
         return "HuBMAP run lengths", hubmap.read_runs(list(csv.DictReader(io.StringIO(text))), frame)
@@ -150,6 +149,8 @@ def _features_of_json(text: str, frame: Frame) -> tuple[str, list[Feature]]:
 def _area(geometry: BaseGeometry | None) -> Polygon | MultiPolygon | None:
     """What of a geometry encloses area, mended where it crosses itself; None where nothing does."""
     if geometry is None or geometry.is_empty:
+        return None
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
         return None
     if geometry.has_z:
         geometry = shapely.force_2d(geometry)

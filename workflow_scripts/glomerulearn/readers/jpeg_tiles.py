@@ -77,6 +77,8 @@ class JpegTileReader:
         canvas = np.empty((height, width, 3), np.uint8)
         if (left, top, right, bottom) != (x, y, x + width, y + height):
             canvas[:] = self.background
+        if right <= left or bottom <= top:
+            return canvas
         for row in range(top // tile_height, -(-bottom // tile_height)):
             above, below = max(row * tile_height, top), min((row + 1) * tile_height, bottom)
             for column in range(left // tile_width, -(-right // tile_width)):

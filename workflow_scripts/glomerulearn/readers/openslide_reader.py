@@ -10,7 +10,7 @@ from PIL import Image
 from glomerulearn.errors import DamagedRegion, InputError
 
 # outside this range a stated mpp is an image's 72 dpi, not a microscope's
-PLAUSIBLE_MPP = (0.02, 100.0)
+PLAUSIBLE_MPP = (0.02, 10.0)
 _BOUNDS = ("openslide.bounds-x", "openslide.bounds-y", "openslide.bounds-width", "openslide.bounds-height")
 _OFFSETS = ("hamamatsu.XOffsetFromSlideCentre", "hamamatsu.YOffsetFromSlideCentre")
 

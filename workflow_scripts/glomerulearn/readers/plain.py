@@ -9,14 +9,42 @@ What is not 8-bit RGB is converted by these rules, and the quality table says so
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from glomerulearn import jpeg
 from glomerulearn.errors import InputError
 
 _MAX_PIXELS = 1_000_000_000  # 3 GB in memory
 _DEPTHS = ((1023, 4), (4095, 16), (65535, 257))  # highest value, divisor
+
+
+# what tifffile hands over as the numbers they are
+_COLOURS = ("RGB", "MINISBLACK", "MINISWHITE", "SEPARATED")
+
+
+def is_8_bit_rgb(path: Path) -> bool:
+    """Whether the largest page of a TIFF is what OpenSlide shows truly: 8 bits, red, green and blue (or grey)."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return _is_8_bit_rgb(_largest(tiff))
+    except Exception:  # tifffile raises anything; OpenSlide, which opened it, knows better
+        return True
+
+
+def _is_8_bit_rgb(page: tifffile.TiffPage) -> bool:
+    return page.bitspersample == 8 and page.photometric.name in ("RGB", "YCBCR", "MINISBLACK", "MINISWHITE")
+
+
+def _largest(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
+    return max(tiff.pages, key=lambda page: page.imagewidth * page.imagelength)
+
+
+def _png_depth(path: Path) -> int:
+    with path.open("rb") as file:
+        return file.read(25)[24]
 
 
 class PlainReader:
@@ -55,15 +83,22 @@ class PlainReader:
     def _read_tiff(self, path: Path) -> np.ndarray:
         try:
             with tifffile.TiffFile(path) as tiff:
-                page = max(tiff.pages, key=lambda page: page.imagewidth * page.imagelength)
+                page = _largest(tiff)
                 if page.imagewidth * page.imagelength > _MAX_PIXELS:
                     raise ValueError(
                         f"{page.imagewidth} x {page.imagelength} px; save so large an image as a tiled TIFF"
                     )
                 if page.photometric.name == "PALETTE" or page.compression.name == "OJPEG":
                     return self._read_pillow(path)
+                kind, axes, extra = page.photometric.name, page.axes, list(page.extrasamples)
+                if page.is_tiled and _is_8_bit_rgb(page):
+                    raise ValueError("a tiled TIFF of a kind that OpenSlide opens when it is whole")
+                ends = np.array(page.dataoffsets, np.int64) + np.array(page.databytecounts, np.int64)
+                if ends.max(initial=0) > path.stat().st_size:
+                    raise ValueError(f"its pixels reach byte {ends.max()} of {path.stat().st_size}: it is cut short")
+                if kind not in _COLOURS and not (kind == "YCBCR" and "JPEG" in page.compression.name):
+                    raise ValueError(f"colours stored as {kind}; save it as RGB")
                 values = page.asarray()
-                kind, axes, extra = page.photometric.name, page.axes, page.extrasamples
         except Exception as error:  # tifffile and its codecs raise anything on damaged files
             raise InputError(f"tifffile cannot read it ({error})") from error
         if axes.startswith("S"):
@@ -82,8 +117,11 @@ class PlainReader:
         if channels == 1:
             self.notes.append("grey image")
             return np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
-        if channels == 4 and len(extra) == 1:
+        if channels == 4 and extra in ([1], [2]):  # alpha, of either kind
             return self._over_white(Image.fromarray(np.ascontiguousarray(values), "RGBA"))
+        if channels == 4 and len(extra) == 1:
+            self.notes.append("a fourth channel of no stated meaning is left out")
+            values, channels = values[..., :3], 3
         if channels != 3:
             raise InputError(f"{channels} channels, which is no brightfield image (red, green, blue)")
         return np.ascontiguousarray(values)
@@ -92,6 +130,15 @@ class PlainReader:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, _MAX_PIXELS
         try:
             with Image.open(path) as image:
+                if image.format == "PNG" and _png_depth(path) == 16 and not image.mode.startswith("I"):
+                    # Pillow keeps the upper half of 16-bit colours only
+                    values = self._to_8_bits(cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+                    if values.shape[2] == 4:
+                        return self._over_white(Image.fromarray(cv2.cvtColor(values, cv2.COLOR_BGRA2RGBA), "RGBA"))
+                    return cv2.cvtColor(values, cv2.COLOR_BGR2RGB)
+                if image.format == "JPEG" and image.mode == "RGB":
+                    # Pillow paints over damage
+                    return jpeg.decode(path.read_bytes(), jpeg.buffer((image.height, image.width, 3)))
                 if image.mode == "CMYK":
                     self.notes.append("CMYK converted without a colour profile")
                 if image.mode.startswith("I"):
