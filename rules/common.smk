@@ -113,6 +113,12 @@ def sites():
     return {name: found[name] for name in reference()}
 
 
+def slide_groups():
+    """site, stain and group of every scored slide, as the sheet says."""
+    scored = slides_of("train", "val", "test")
+    return {column: {name: SLIDES[name][column] for name in scored} for column in ("site", "stain", "group")}
+
+
 # A slide or outline file is known by its name and content, not by its date or folder, so that a copy, another mount
 # or a touched file costs nothing. The path itself is passed by a function of `input`, which Snakemake does not track.
 @cache

@@ -78,10 +78,22 @@ rule compare_segmenters:
             labels={"table": "scores"},
             caption="../report/segmenters.rst",
         ),
+        groups=report(
+            "results/scores/segmenters_by_group.tsv",
+            category="2 Segmentation",
+            labels={"table": "scores by site, stain and group"},
+            caption="../report/segmenters_by_group.rst",
+        ),
+        comparison=report(
+            "results/scores/comparison.tsv",
+            category="2 Segmentation",
+            labels={"table": "intervals and differences"},
+            caption="../report/comparison.rst",
+        ),
     log:
         "results/logs/compare_segmenters.log",
     conda:
-        "../envs/analysis.yaml"
+        "../envs/torch.yaml"
     container:
         config["container"]
     resources:
@@ -89,6 +101,7 @@ rule compare_segmenters:
         runtime=10,
     params:
         code=code("compare_segmenters"),
+        cfg=json.dumps({"seed": config["seed"], "groups": slide_groups()}, sort_keys=True),
     script:
         "../workflow_scripts/compare_segmenters.py"
 

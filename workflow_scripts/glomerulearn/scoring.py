@@ -1,7 +1,7 @@
 """How good is a segmentation? Pixels and glomeruli, on whole slides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,8 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from glomerulearn.errors import InputError
+
+_BINS = 15  # of the calibration error
 
 
 @dataclass
@@ -74,6 +76,71 @@ class GlomerulusCounts:
     def f1(self) -> float:
         """2 matched / (predicted + true); not a number where there is nothing to find and nothing was found."""
         return _ratio(2 * self.matched, self.predicted + self.true)
+
+
+@dataclass
+class Calibration:
+    """How often the truth is glomerulus where the segmenter says so with some probability: sums per bin of probability."""
+
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+    probability: np.ndarray = field(default_factory=lambda: np.zeros(_BINS))
+    glomerulus: np.ndarray = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+
+    @classmethod
+    def of(cls, probability: np.ndarray, truth: np.ndarray) -> "Calibration":
+        """probability: uint8, 255 = certain; truth: bool, of the same shape."""
+        # 256 values only: count each, then put them into bins
+        counts = np.bincount(probability.ravel(), minlength=256)
+        positives = np.bincount(probability[truth], minlength=256)
+        values = np.arange(256) / 255
+        bins = np.minimum((values * _BINS).astype(int), _BINS - 1)
+        sums = (np.bincount(bins, weights, _BINS) for weights in (counts, counts * values, positives))
+        pixels, total, glomerulus = sums
+        return cls(pixels.astype(np.int64), total, glomerulus.astype(np.int64))
+
+    def __add__(self, other: "Calibration") -> "Calibration":
+        return Calibration(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error over 15 bins (Guo et al. 2017), of the probability of glomerulus."""
+        return _ratio(float(np.abs(self.probability - self.glomerulus).sum()), int(self.pixels.sum()))
+
+
+def average_precision(confidences: Sequence[float], hits: Sequence[bool], true: int) -> float:
+    """Area under precision over recall, at the 101 recalls that COCO takes; not a number where nothing is to be found.
+
+    confidences: of every detection; hits: whether it matches a glomerulus; true: how many there are.
+    """
+    if not true:
+        return float("nan")
+    order = np.argsort(-np.asarray(confidences, float), kind="stable")
+    found = np.cumsum(np.asarray(hits, bool)[order])
+    precision = found / np.arange(1, len(found) + 1)
+    # the best precision at this recall or more
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    places = np.searchsorted(found / true, np.linspace(0, 1, 101), side="left")
+    return float(np.append(precision, 0.0)[np.minimum(places, len(precision))].mean())
+
+
+def boundary_distance(first: BaseGeometry, second: BaseGeometry, step: float = 1.0) -> float:
+    """Mean distance from the boundary of one to that of the other, both ways, in their own unit; a point every `step`.
+
+    The average symmetric surface distance of segmentation challenges (Heimann et al. 2009), between polygons.
+    """
+    distances = []
+    for own, other in ((first.boundary, second.boundary), (second.boundary, first.boundary)):
+        points = (
+            shapely.line_interpolate_point(own, np.arange(0, own.length, step))
+            if own.geom_type == "LineString"
+            else [
+                shapely.line_interpolate_point(line, place)
+                for line in own.geoms
+                for place in np.arange(0, line.length, step)
+            ]
+        )
+        distances.append(shapely.distance(points, other))
+    return float(np.concatenate(distances).mean())
 
 
 def match_glomeruli(
