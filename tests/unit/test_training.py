@@ -2,13 +2,15 @@
 
 import json
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from glomerulearn.augmentation import random_view
+from glomerulearn.augmentation import paste_glomerulus, random_view
 from glomerulearn.errors import InputError
+from glomerulearn.inference import predict
 from glomerulearn.models import load_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import RandomWindows, glomerulus_centres
@@ -19,7 +21,8 @@ AUGMENTATION = {
 }  # fmt: skip
 SETTINGS = {
     "window_px": 64, "batch": 8, "epochs": 4, "windows_per_epoch": 64, "learning_rate": 0.004, "weight_decay": 0.01,
-    "patience": 10, "ema": 0.9, "glomerulus_share": 0.6, "precision": "float32", "workers": 0, "seed": 0,
+    "patience": 10, "ema": 0.9, "glomerulus_share": 0.6, "class_balance": 0.5, "paste": 0.5, "tell_labels": False,
+    "precision": "float32", "workers": 0, "seed": 0,
     "augmentation": AUGMENTATION,
 }  # fmt: skip
 NETWORKS = {"segnet": {"width": 0.125, "stages": 3}, "unet": {"base": 8, "depth": 3}}
@@ -45,6 +48,59 @@ def test_both_networks_learn(name, small_store, tmp_path):
     assert not (tmp_path / "resume.pt").exists()
     model, _ = load_segmenter(tmp_path)
     assert not model.training and sum(p.numel() for p in model.parameters()) == facts["parameters"]
+
+
+def test_labels_as_classes(small_store, tmp_path):
+    """The network tells them apart; what is asked of it, glomerulus or not, stays the same."""
+    settings = SETTINGS | {"network": NETWORKS["unet"], "tell_labels": True}
+    facts = train_segmenter("unet", [small_store], [small_store], settings, tmp_path)
+    assert facts["classes"] == PatchStore(small_store).labels and len(facts["classes"]) == 4
+    model, _ = load_segmenter(tmp_path)
+    window = torch.zeros(1, 3, 64, 64)
+    assert model(window).shape == (1, 5, 64, 64)
+    probability = predict(model, window, flips=True)
+    assert probability.shape == (1, 64, 64) and probability.min() >= 0 and probability.max() <= 1
+    assert facts["best_epoch"]["val_dice"] > 0.2
+
+
+def test_rare_labels_are_seen_as_often(small_store):
+    """Of labels that 1 and 5 glomeruli have, each is in half of the balanced windows."""
+    settings = {"augmentation": AUGMENTATION, "glomerulus_share": 1.0, "class_balance": 1.0, "paste": 0.0}
+    data = RandomWindows([small_store], 64, 200, settings, 0)
+    data.by_label = [[(0, 0)], [(0, number) for number in range(1, 6)]]
+    rng = np.random.default_rng(0)
+    first = data.glomeruli[0][0]
+    near = [np.abs(data._place(rng)[1] - first).max() < 0.4 * 64 for _ in range(200)]
+    assert 0.4 < np.mean(near) < 0.65
+
+
+def test_a_pasted_glomerulus_takes_on_the_windows_colours():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 8, (128, 128, 3))
+    pink, blue = (
+        np.clip(c + noise, 0, 255).astype(np.uint8) for c in (np.array((220, 150, 190)), np.array((150, 160, 210)))
+    )
+    label = np.zeros((128, 128), np.uint8)
+    label[50:80, 50:80] = 2
+    donor = blue.copy()
+    donor[label > 0] = (donor[label > 0] * 0.7).astype(np.uint8)  # a darker thing
+    empty = np.zeros_like(label)
+    pasted = 0
+    for _ in range(10):
+        image, drawn = paste_glomerulus(pink, empty, donor, label, rng)
+        if drawn.any():
+            pasted += 1
+            assert set(np.unique(drawn)) == {0, 2}
+            far = cv2.dilate((drawn > 0).astype(np.uint8), np.ones((25, 25))) == 0
+            assert np.array_equal(image[far], pink[far])
+            inside, outside = image[drawn > 0].mean(axis=0), pink.mean(axis=0)
+            assert (inside < outside - 15).all() and inside[0] > inside[1]  # darker, and pink
+    assert pasted > 3
+    # never onto another glomerulus, nor onto glass
+    occupied = np.ones_like(label)
+    assert paste_glomerulus(pink, occupied, donor, label, rng)[1] is occupied
+    glass = np.full_like(pink, 245)
+    assert paste_glomerulus(glass, empty, donor, label, rng)[0] is glass
 
 
 def test_interrupted_training_goes_on(small_store, tmp_path):
@@ -91,7 +147,7 @@ def test_no_usable_slide_is_an_error(small_store, small_slide, tmp_path):
 
 
 def test_windows_are_balanced_and_reproducible(small_store):
-    settings = {"augmentation": AUGMENTATION, "glomerulus_share": 1.0}
+    settings = {"augmentation": AUGMENTATION, "glomerulus_share": 1.0, "class_balance": 0.0, "paste": 0.0}
     around = RandomWindows([small_store], 64, 40, settings, 0)
     anywhere = RandomWindows([small_store], 64, 40, settings | {"glomerulus_share": 0.0}, 0)
     share = [np.mean([data[i][1].any() for i in range(40)]) for data in (around, anywhere)]

@@ -13,25 +13,77 @@ import numpy as np
 _HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # natural optical density of an 8-bit value
 
+_GLASS = 220  # a pixel with no channel below this is no tissue
+_MIN_PASTED_PX = 200
+
 Reader = Callable[[int, int, int, int], np.ndarray]
 
 
 def random_view(
     read_image: Reader, read_label: Reader, centre: tuple[float, float], size: int, settings: Mapping, rng
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A window of `size` px around `centre` (x, y), augmented.
+    """A window of `size` px around `centre` (x, y), turned, zoomed and bent at random; its colours are the slide's.
 
     read_image, read_label: (x, y, width, height) -> array, as PatchStore's windows.
-    settings: `rotation` (bool, any angle), `flip` (bool), `scale` [low, high], `elastic_px`, `stain`, `colour`,
-    `blur` (shares of full strength or of probability; 0 = off).
+    settings: `rotation` (bool, any angle), `flip` (bool), `scale` [low, high], `elastic_px`.
     Returns: uint8 (size, size, 3), uint8 (size, size).
     """
     maps, origin, extent = _geometry(centre, size, settings, rng)
     border = cv2.BORDER_CONSTANT
     image = cv2.remap(read_image(*origin, *extent), *maps, cv2.INTER_LINEAR, None, border, (255, 255, 255))
     label = cv2.remap(read_label(*origin, *extent), *maps, cv2.INTER_NEAREST, None, border, 0)
-    image = jitter_stain(image, settings["stain"], settings["colour"], rng)
-    return _degrade(image, settings["blur"], rng), label
+    return image, label
+
+
+def change_colours(image: np.ndarray, settings: Mapping, rng) -> np.ndarray:
+    """Another laboratory's stain, another scanner's colours and faults: uint8 -> uint8 (h, w, 3).
+
+    settings: `stain`, `colour`, `blur` (shares of full strength or of probability; 0 = off).
+    """
+    return _degrade(jitter_stain(image, settings["stain"], settings["colour"], rng), settings["blur"], rng)
+
+
+def paste_glomerulus(
+    image: np.ndarray, label: np.ndarray, donor: np.ndarray, donor_label: np.ndarray, rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay the glomerulus in the middle of a donor window somewhere into a window of another slide, in its colours.
+
+    Copy and paste (Ghiasi et al. 2021) shows glomeruli that only a few slides have, such as sclerosed ones, among the
+    tissue of all slides. The window stays as it is where the glomerulus would lie on glass or on another one.
+    image, donor: uint8 (size, size, 3); label, donor_label: uint8 (size, size). Returns: the window with the glomerulus.
+    """
+    size = len(label)
+    count, parts = cv2.connectedComponents((donor_label > 0).astype(np.uint8))
+    middle = parts[size // 4 : -(size // 4), size // 4 : -(size // 4)]
+    present = np.bincount(middle.ravel(), minlength=count)[1:]
+    if not present.any():
+        return image, label
+    own = (parts == 1 + present.argmax()).astype(np.uint8)
+    shift = np.float32([[1, 0, rng.integers(-size // 3, size // 3)], [0, 1, rng.integers(-size // 3, size // 3)]])
+    # a little of what surrounds it comes along, so that its capsule is not cut
+    area = cv2.warpAffine(cv2.dilate(own, np.ones((7, 7), np.uint8)), shift, (size, size))
+    tissue, donor_tissue = image.min(axis=2) < _GLASS, donor.min(axis=2) < _GLASS
+    around = donor_tissue & (own == 0)
+    if area.sum() < _MIN_PASTED_PX or label[area > 0].any() or tissue[area > 0].mean() < 0.9:
+        return image, label
+    if min(tissue.sum(), around.sum()) < _MIN_PASTED_PX:
+        return image, label
+    recoloured = _in_colours_of(donor, _DENSITY[donor][around], _DENSITY[image][tissue])
+    recoloured = cv2.warpAffine(recoloured, shift, (size, size), flags=cv2.INTER_NEAREST)
+    share = cv2.GaussianBlur(area.astype(np.float32), (0, 0), 1.5)[..., None]
+    pasted = cv2.warpAffine(donor_label * own, shift, (size, size), flags=cv2.INTER_NEAREST)
+    mixed = np.round(image * (1 - share) + recoloured * share).astype(np.uint8)
+    return mixed, np.where(pasted > 0, pasted, label)
+
+
+def _in_colours_of(image: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Give an image the mean and spread of optical densities (Reinhard et al. 2001) that other tissue has.
+
+    own, wanted: optical densities (n, 3) of the tissue around, here and there.
+    """
+    factor = np.clip(wanted.std(axis=0) / (own.std(axis=0) + 1e-3), 0.5, 2)
+    density = (_DENSITY[image] - own.mean(axis=0)) * factor + wanted.mean(axis=0)
+    return np.clip(256 * np.exp(-np.maximum(density, 0)) - 1, 0, 255).astype(np.uint8)
 
 
 def _geometry(centre, size: int, settings: Mapping, rng):

@@ -58,7 +58,7 @@ def predict(model: nn.Module, images: torch.Tensor, flips: bool) -> torch.Tensor
     for axes in mirrors:
         with autocast("auto", images.device):
             logits = model(images.flip(axes).contiguous(memory_format=torch.channels_last))
-        result = result + logits.float().softmax(1)[:, 1:].flip(axes)
+        result = result + (1 - logits.float().softmax(1)[:, :1]).flip(axes)
     return result[:, 0] / len(mirrors)
 
 

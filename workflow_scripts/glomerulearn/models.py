@@ -53,6 +53,6 @@ def load_segmenter(folder: Path, device: torch.device | None = None) -> tuple[nn
     """The trained segmenter in `folder`, ready for inference, and its facts."""
     facts = json.loads((Path(folder) / "model.json").read_text())
     network = dict(facts["network"]) | {"weights": "none"}  # its own weights follow
-    model = build_segmenter(facts["segmenter"], network)
+    model = build_segmenter(facts["segmenter"], network, 1 + len(facts["classes"]))
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return model.to(device or "cpu", memory_format=torch.channels_last).eval(), facts

@@ -1,14 +1,14 @@
 """Which windows a segmenter sees: as many around glomeruli as wanted, the rest from tissue, every slide in turn."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from glomerulearn.augmentation import random_view
+from glomerulearn.augmentation import change_colours, paste_glomerulus, random_view
 from glomerulearn.patches import PatchStore
 
 
@@ -20,41 +20,73 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
 class RandomWindows(Dataset):
     """`length` augmented windows per epoch from the patch stores of the training slides.
 
-    A slide is drawn first (with the square root of its tissue as weight, so that a large slide does not drown a small
-    one), then a glomerulus or, for a share of 1 - `glomerulus_share`, any place with tissue.
+    A share `glomerulus_share` has a glomerulus in it, the rest is tissue anywhere. A slide is drawn first (with the square
+    root of its tissue as weight, so that a large slide does not drown a small one), then its glomerulus; but for a share
+    `class_balance` the label is drawn first, each as often, so that rare ones are seen. With the chance `paste` a
+    glomerulus of another window, its label drawn in that way, is laid into the window.
+    labelled: whether labels are told apart, or all glomeruli are 1.
     Items: uint8 (size, size, 3) and int64 (size, size); reproducible from (seed, epoch, index).
     """
 
-    def __init__(self, paths: Sequence[Path], size: int, length: int, settings: Mapping, seed: int):
+    def __init__(
+        self, paths: Sequence[Path], size: int, length: int, settings: Mapping, seed: int, labelled: bool = False
+    ):
         self.stores = [PatchStore(path, cache_patches=max(64, 4096 // len(paths))) for path in paths]
         self.size, self.length, self.settings, self.seed, self.epoch = size, length, settings, seed, 0
+        self.labelled = labelled
         weights = np.sqrt([len(store.grid) for store in self.stores])
         self.weights = weights / weights.sum()
         self.glomeruli = [glomerulus_centres(store) for store in self.stores]
+        places = defaultdict(list)
+        for which, store in enumerate(self.stores):
+            for number, outline in enumerate(store.outlines):
+                places[outline.label].append((which, number))
+        self.by_label = [places[label] for label in sorted(places)]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((self.seed, self.epoch, index))
+        which, centre = self._place(rng)
+        image, label = self._view(which, centre, rng)
+        if self.by_label and rng.random() < self.settings["paste"]:
+            image, label = paste_glomerulus(image, label, *self._view(*self._glomerulus_of_any_label(rng), rng), rng)
+        image = change_colours(image, self.settings["augmentation"], rng)
+        return image, label.astype(np.int64) if self.labelled else (label > 0).astype(np.int64)
+
+    def _place(self, rng) -> tuple[int, np.ndarray]:
+        """Which store, and where in it (x, y)."""
         which = rng.choice(len(self.stores), p=self.weights)
         store, centres = self.stores[which], self.glomeruli[which]
-        if len(centres) and rng.random() < self.settings["glomerulus_share"]:
-            # anywhere in the window, not only in its middle
-            centre = centres[rng.integers(len(centres))] + rng.uniform(-0.4, 0.4, 2) * self.size
+        if rng.random() >= self.settings["glomerulus_share"]:
+            cell = store.grid[rng.integers(len(store.grid))]
+            return which, (cell + rng.random(2)) * store.patch_size
+        if rng.random() < self.settings["class_balance"]:
+            which, centre = self._glomerulus_of_any_label(rng)
+        elif len(centres):
+            centre = centres[rng.integers(len(centres))]
         else:
             cell = store.grid[rng.integers(len(store.grid))]
-            centre = (cell + rng.random(2)) * store.patch_size
-        image, label = random_view(
-            store.window, store.label_window, centre, self.size, self.settings["augmentation"], rng
-        )
-        return image, (label > 0).astype(np.int64)
+            return which, (cell + rng.random(2)) * store.patch_size
+        # anywhere in the window, not only in its middle
+        return which, centre + rng.uniform(-0.4, 0.4, 2) * self.size
+
+    def _glomerulus_of_any_label(self, rng) -> tuple[int, np.ndarray]:
+        places = self.by_label[rng.integers(len(self.by_label))]
+        which, number = places[rng.integers(len(places))]
+        return which, self.glomeruli[which][number]
+
+    def _view(self, which: int, centre: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
+        store = self.stores[which]
+        return random_view(store.window, store.label_window, centre, self.size, self.settings["augmentation"], rng)
 
 
 class GridWindows(Dataset):
     """Every stored patch of some slides once, as it is: for watching training on the validation slides."""
 
-    def __init__(self, paths: Sequence[Path]):
+    def __init__(self, paths: Sequence[Path], labelled: bool = False):
+        self.labelled = labelled
         self.stores = [PatchStore(path) for path in paths]
         self.items = [(store, cell) for store in self.stores for cell in store.grid]
 
@@ -65,15 +97,11 @@ class GridWindows(Dataset):
         store, (column, row) = self.items[index]
         size = store.patch_size
         place = int(column * size), int(row * size), size, size
-        return store.window(*place), (store.label_window(*place) > 0).astype(np.int64)
+        label = store.label_window(*place)
+        return store.window(*place), (label if self.labelled else label > 0).astype(np.int64)
 
 
 def glomerulus_centres(store: PatchStore) -> np.ndarray:
-    """Centres of the outlined glomeruli in store pixels: float (n, 2), x and y. Parts in two patches count twice."""
-    centres = []
-    size = store.patch_size
-    for column, row in store.grid:
-        drawn = (store.label_window(int(column * size), int(row * size), size, size) > 0).astype(np.uint8)
-        found = cv2.connectedComponentsWithStats(drawn)[3][1:]
-        centres.append(found + np.array([column, row]) * size)
-    return np.concatenate(centres) if centres else np.zeros((0, 2))
+    """Centres of the outlined glomeruli in store pixels: float (n, 2), x and y, in the order of the outlines."""
+    centres = [outline.polygon.centroid.coords[0] for outline in store.outlines]
+    return np.array(centres).reshape(-1, 2) / store.scale if centres else np.zeros((0, 2))

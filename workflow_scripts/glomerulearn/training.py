@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy plus soft Dice loss (Milletari et al. 2016) of the glomerulus class over the batch.
+    """Cross-entropy over the classes, plus soft Dice loss (Milletari et al. 2016) of glomerulus, whatever its label.
 
-    logits: (N, 2, h, w); labels: int64 (N, h, w), 0 or 1.
+    logits: (N, classes, h, w); labels: int64 (N, h, w), 0 = background.
     """
     cross_entropy = nn.functional.cross_entropy(logits, labels)
-    probability, truth = logits.softmax(1)[:, 1], labels.float()
+    probability, truth = 1 - logits.softmax(1)[:, 0], (labels > 0).float()
     overlap = (probability * truth).sum()
     dice = (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
     return cross_entropy + 1 - dice
@@ -49,8 +49,9 @@ def train_segmenter(
     """Train segmenter `name` on the patch stores `train`, watched on `val`; write model files into `folder`.
 
     settings: `network` (keyword arguments of the architecture), `window_px`, `batch`, `epochs`, `windows_per_epoch`,
-    `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `augmentation`,
-    `precision` (auto | float32 | bfloat16), `workers`, `seed`.
+    `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `class_balance`,
+    `paste`, `augmentation`, `tell_labels` (labels are classes of their own), `precision` (auto | float32 | bfloat16),
+    `workers`, `seed`.
     An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
     Returns: the content of `model.json`. Raises: InputError when a split has no usable slide or no outline.
     """
@@ -58,12 +59,16 @@ def train_segmenter(
     torch.set_num_threads(threads)
     torch.manual_seed(settings["seed"])
     train, val = usable(train, "train"), usable(val, "val")
-    data = RandomWindows(train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"])
+    labelled = settings["tell_labels"]
+    classes = PatchStore(train[0]).labels if labelled else ["glomerulus"]
+    data = RandomWindows(
+        train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"], labelled
+    )
     if not any(len(centres) for centres in data.glomeruli):
         raise InputError(
             "the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
         )
-    model = build_segmenter(name, settings["network"]).to(device, memory_format=torch.channels_last)
+    model = build_segmenter(name, settings["network"], 1 + len(classes)).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
@@ -112,6 +117,7 @@ def train_segmenter(
         "network": dict(settings["network"]),
         "settings": dict(settings),
         "mpp": PatchStore(train[0]).mpp,
+        "classes": classes,
         "train": [PatchStore(path).slide for path in train],
         "val": [PatchStore(path).slide for path in val],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -151,11 +157,13 @@ def evaluate(model, paths: Sequence[Path], settings: Mapping, device) -> tuple[f
     """Mean loss and pixel counts of `model` over every stored patch of the slides."""
     model.eval()
     losses, counts = [], PixelCounts()
-    for images, labels in DataLoader(GridWindows(paths), settings["batch"], collate_fn=_collate):
+    for images, labels in DataLoader(
+        GridWindows(paths, settings["tell_labels"]), settings["batch"], collate_fn=_collate
+    ):
         with autocast(settings["precision"], device):
             logits = model(images.to(device, memory_format=torch.channels_last)).float().cpu()
         losses.append(segmentation_loss(logits, labels).item() * len(images))
-        counts += PixelCounts.of(logits.argmax(1).numpy() > 0, labels.numpy() > 0)
+        counts += PixelCounts.of(logits.softmax(1)[:, 0].numpy() < 0.5, labels.numpy() > 0)
     return sum(losses) / sum(1 for path in paths for _ in PatchStore(path).grid), counts
 
 
