@@ -16,6 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from glomerulearn.code_digest import code_digest
 from glomerulearn.errors import InputError
+from glomerulearn.folds import make_folds
 from glomerulearn.settings import check_config
 from glomerulearn.sheets import check_names, check_splits, fingerprint, read_crops, read_slides
 
@@ -68,12 +69,13 @@ EXTRACTORS = config["embedding"]["extractors"]
 REDUCERS = config["reduction"]["reducers"]
 METRICS = config["clustering"]["metrics"]
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
+TRAINED = r"(segnet|unet)(\.fold[1-9][0-9]*)?"  # unet.fold2: the U-Net of the second round of cross-validation
 
 
 wildcard_constraints:
     slide="[A-Za-z0-9][A-Za-z0-9_.-]*",
-    segmenter="segnet|unet|best",
-    split="train|val|test",
+    segmenter=f"{TRAINED}|best",
+    split="train|val|test|held",
     extractor="|".join(EXTRACTORS),
     reducer="|".join(REDUCERS),
     metric="|".join(METRICS),
@@ -82,6 +84,33 @@ wildcard_constraints:
 def slides_of(*splits):
     """Names of the slides with one of the splits."""
     return [name for name, row in SLIDES.items() if row["split"] in splits]
+
+
+def read_folds():
+    """The rounds of cross-validation, if any are asked for."""
+    if not (config["cross_validate"] and SLIDES):
+        return []
+    rows = {name: SLIDES[name] for name in slides_of("train", "val", "test")}
+    try:
+        return make_folds(rows, config["cross_validate"]["group"], config["cross_validate"]["folds"])
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+FOLDS = read_folds()
+
+
+def slides_for(segmenter, split):
+    """Names of the slides that a segmenter is trained on, chosen by or judged on."""
+    fold = segmenter.partition(".fold")[2]
+    return list(getattr(FOLDS[int(fold) - 1], split)) if fold else slides_of(split)
+
+
+def patches_for(split):
+    """The patch stores of a split, for the segmenter that the wildcard names."""
+    return lambda wildcards: expand(
+        "results/patches/{slide}.zarr.zip", slide=slides_for(wildcards.segmenter, split or wildcards.split)
+    )
 
 
 def reference():
@@ -173,6 +202,7 @@ def gpu(wildcards):
 def training_settings(segmenter):
     """The settings of one segmenter only: changing the other's retrains nothing here."""
     chosen = dict(config["segmentation"], seed=config["seed"])
+    segmenter = segmenter.partition(".")[0]
     for key in ("segmenters", "networks", "learning_rate"):
         del chosen[key]
     chosen["network"] = config["segmentation"]["networks"][segmenter]
@@ -188,4 +218,4 @@ def detection_settings():
 
 def masks_of(segmenter, split):
     """What a segmenter said of every slide of a split."""
-    return expand("results/masks/{segmenter}/{slide}.zarr.zip", segmenter=segmenter, slide=slides_of(split))
+    return expand("results/masks/{segmenter}/{slide}.zarr.zip", segmenter=segmenter, slide=slides_for(segmenter, split))

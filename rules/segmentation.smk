@@ -6,8 +6,8 @@ MODEL = ("model.safetensors", "model.json")
 rule train_segmenter:
     """Train a segmenter on the train slides, watched on the val slides."""
     input:
-        train=expand("results/patches/{slide}.zarr.zip", slide=slides_of("train")),
-        val=expand("results/patches/{slide}.zarr.zip", slide=slides_of("val")),
+        train=patches_for("train"),
+        val=patches_for("val"),
         # must have passed, but a new test slide is no reason to train again
         leaks=ancient("results/qc/leaks.tsv"),
     output:
@@ -19,7 +19,7 @@ rule train_segmenter:
     benchmark:
         "results/benchmarks/train_segmenter/{segmenter}.jsonl"
     wildcard_constraints:
-        segmenter="segnet|unet",
+        segmenter=TRAINED,
     retries: 0  # a network that fails to train does so again
     conda:
         "../envs/torch.yaml"
@@ -40,7 +40,7 @@ rule train_segmenter:
 rule score_segmenter:
     """Score a segmenter on the whole, stitched slides of one split."""
     input:
-        patches=lambda wildcards: expand("results/patches/{slide}.zarr.zip", slide=slides_of(wildcards.split)),
+        patches=patches_for(None),
         masks=lambda wildcards: masks_of(wildcards.segmenter, wildcards.split),
         leaks=ancient("results/qc/leaks.tsv"),
     output:
@@ -58,7 +58,7 @@ rule score_segmenter:
         runtime=120,
     params:
         code=code("score_segmenter"),
-        slides=lambda wildcards: slides_of(wildcards.split),
+        slides=lambda wildcards: slides_for(wildcards.segmenter, wildcards.split),
     script:
         "../workflow_scripts/score_segmenter.py"
 
@@ -128,7 +128,41 @@ rule choose_segmenter:
         "../workflow_scripts/choose_segmenter.py"
 
 
+if FOLDS:
+
+    rule cross_validate:
+        """Every segmenter on slides whose whole group it has not seen; one row per fold, then mean and spread."""
+        input:
+            tables=expand(
+                "results/scores/segmenters/{segmenter}.fold{fold}_held.tsv",
+                segmenter=SEGMENTERS,
+                fold=range(1, len(FOLDS) + 1),
+            ),
+        output:
+            table=report(
+                "results/scores/cross_validation.tsv",
+                category="2 Segmentation",
+                labels={"table": "cross-validation"},
+                caption="../report/cross_validation.rst",
+            ),
+        log:
+            "results/logs/cross_validate.log",
+        conda:
+            "../envs/torch.yaml"
+        container:
+            config["container"]
+        resources:
+            mem_mb=500,
+            runtime=10,
+        params:
+            code=code("cross_validate"),
+            cfg=json.dumps([fold.held_groups for fold in FOLDS]),
+        script:
+            "../workflow_scripts/cross_validate.py"
+
+
 rule segmentation:
     """Target: both segmenters trained, scored and compared."""
     input:
         ["results/qc/slides.tsv", "results/scores/segmenters.tsv", "results/models/best/model.json"] if SLIDES else [],
+        ["results/scores/cross_validation.tsv"] if FOLDS else [],

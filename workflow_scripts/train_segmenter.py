@@ -8,7 +8,7 @@ from glomerulearn.running import bar, logged
 from glomerulearn.training import train_segmenter
 
 if __name__ == "__main__":
-    name = snakemake.wildcards.segmenter
+    name = snakemake.wildcards.segmenter.partition(".")[0]  # unet.fold2 is a U-Net
     with logged(snakemake.log[0]):
         train_segmenter(
             name,

@@ -6,7 +6,7 @@ import pytest
 import shapely
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_score, recall_score
 
-from glomerulearn.comparison import compare_segmenters, score_groups
+from glomerulearn.comparison import compare_segmenters, join_folds, score_groups
 from glomerulearn.errors import InputError
 from glomerulearn.scoring import (
     Calibration,
@@ -180,3 +180,17 @@ def test_groups_pool_their_slides():
     dice = 2 * own["tp_px"].sum() / (2 * own["tp_px"] + own["fp_px"] + own["fn_px"]).sum()
     assert groups.loc[("unet", "A"), "dice"] == pytest.approx(dice) and groups.loc[("unet", "B"), "n_slides"] == 4
     assert len(groups) == 4
+
+
+def test_folds_are_joined_with_mean_and_spread():
+    tables = [
+        pd.DataFrame({"segmenter": name, "slide": ["s1", "s2", "all"], "split": "held", "dice": [0.1, 0.2, dice]})
+        for name, values in (("segnet", (0.5, 0.7)), ("unet", (0.8, 0.6)))
+        for dice in values
+    ]
+    table = join_folds(tables, ["Lyon", "Graz"]).set_index(["segmenter", "fold"])
+    assert table.loc[("unet", "2"), "held"] == "Graz" and table.loc[("unet", "2"), "dice"] == 0.6
+    assert table.loc[("segnet", "mean"), "dice"] == pytest.approx(0.6) and len(table) == 2 * (2 + 2)
+    assert (
+        table.loc[("unet", "sd"), "dice"] == pytest.approx(0.1 * 2**0.5) and table.loc[("unet", "1"), "n_slides"] == 2
+    )

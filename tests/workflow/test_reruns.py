@@ -135,6 +135,15 @@ def test_outlines_for_other_programs_cost_their_writing_only(finished, tmp_path)
     assert jobs == {"export_outlines": 2 * 11}
 
 
+def test_cross_validation_trains_once_per_site_and_segmenter(finished):
+    work, config = finished
+    jobs = planned(work, config | {"cross_validate": {"group": "site", "folds": None}})
+    # two sites with 4 outlined slides each; everything else is there already
+    assert jobs == {"train_segmenter": 2 * 2, "infer_masks": 2 * 8, "score_segmenter": 2 * 2, "cross_validate": 1}
+    result = snakemake(work, config | {"cross_validate": {"group": "site", "folds": 3}}, "-n")
+    assert result.returncode != 0 and "3 folds of 2 different values in column 'site'" in result.stdout
+
+
 def test_one_segmenters_settings_leave_the_other_alone(finished):
     work, config = finished
     segmentation = config["segmentation"] | {"learning_rate": {"segnet": 0.001, "unet": 0.003}}

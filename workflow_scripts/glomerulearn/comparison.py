@@ -208,6 +208,28 @@ def compare_segmenters(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def join_folds(tables: Sequence[pd.DataFrame], held: Sequence[str]) -> pd.DataFrame:
+    """The pooled scores of every fold, then their mean and standard deviation (`fold` = mean, sd) per segmenter.
+
+    tables: the scores of one segmenter and fold each, all folds of a segmenter in turn; held: what each fold holds out.
+    """
+    rows = []
+    for number, table in enumerate(tables):
+        own = table[table["slide"] == "all"].drop(columns=["slide", "split"])
+        fold = number % len(held)
+        rows.append(own.assign(fold=str(fold + 1), held=held[fold], n_slides=len(table) - 1))
+    folds = pd.concat(rows)
+    columns = ["segmenter", "fold", "held", "n_slides", *folds.columns.drop(["segmenter", "fold", "held", "n_slides"])]
+    summary = [
+        getattr(own.drop(columns=["segmenter", "fold", "held"]), how)()
+        .to_frame()
+        .T.assign(segmenter=name, fold=label, held="")
+        for name, own in folds.groupby("segmenter", sort=False)
+        for how, label in (("mean", "mean"), ("std", "sd"))
+    ]
+    return pd.concat([folds, *summary])[columns]
+
+
 def _counts(rows: pd.DataFrame) -> np.ndarray:
     return rows[list(_COUNTED)].to_numpy(np.int64)
 
