@@ -69,7 +69,7 @@ EXTRACTORS = config["embedding"]["extractors"]
 REDUCERS = config["reduction"]["reducers"]
 METRICS = config["clustering"]["metrics"]
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
-TRAINED = r"(segnet|unet)(\.fold[1-9][0-9]*)?"  # unet.fold2: the U-Net of the second round of cross-validation
+TRAINED = f"({'|'.join(config['segmentation']['networks'])})(\\.fold[1-9][0-9]*)?"  # unet.fold2: the U-Net of the second round of cross-validation
 
 
 wildcard_constraints:

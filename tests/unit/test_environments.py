@@ -16,10 +16,15 @@ from glomerulearn.code_digest import reachable
 CONDA = {
     "cv2": "py-opencv", "torch": "pytorch", "sklearn": "scikit-learn", "skimage": "scikit-image", "PIL": "pillow",
     "yaml": "pyyaml", "umap": "umap-learn", "openTSNE": "opentsne", "openslide": "openslide-python",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
 }  # fmt: skip
 PYPI = {"py-opencv": "opencv-python-headless", "pytorch": "torch", "openslide": "openslide-bin"}
 PIP_ONLY = {"torchstain"}
-LOCK = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().lower().splitlines() if "==" in line)
+LOCK = dict(
+    line.replace("_", "-").split("==")
+    for line in (ROOT / "requirements.txt").read_text().lower().splitlines()
+    if "==" in line
+)
 
 
 def environment(path):

@@ -21,6 +21,7 @@ from glomerulearn.networks.weights import load_encoder_weights, read_state_dict
         ("unet", {"encoder": "plain", "base": 4, "depth": 4}),
         ("unet", {"encoder": "resnet18"}),
         ("unet", {"encoder": "mobilenet_v2"}),
+        ("deeplabv3plus", {"encoder": "resnet18"}),
     ],
 )
 def test_logits_have_the_size_of_the_image(name, settings):

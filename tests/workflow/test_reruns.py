@@ -144,6 +144,13 @@ def test_cross_validation_trains_once_per_site_and_segmenter(finished):
     assert result.returncode != 0 and "3 folds of 2 different values in column 'site'" in result.stdout
 
 
+def test_another_segmenter_is_one_word(finished):
+    work, config = finished
+    segmentation = config["segmentation"] | {"segmenters": ["segnet", "unet", "deeplabv3plus"]}
+    jobs = planned(work, config | {"segmentation": segmentation})
+    assert jobs["train_segmenter"] == 1 and jobs["score_segmenter"] == 2 and jobs["compare_segmenters"] == 1
+
+
 def test_one_segmenters_settings_leave_the_other_alone(finished):
     work, config = finished
     segmentation = config["segmentation"] | {"learning_rate": {"segnet": 0.001, "unet": 0.003}}

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from glomerulearn.export import write_detections
+from glomerulearn.familiarity import unfamiliar
 from glomerulearn.glomeruli import add_labels, find_glomeruli, measure_glomeruli, polygons
 from glomerulearn.inference import infer_slide
 from glomerulearn.masks import write_masks
@@ -38,6 +39,8 @@ def detect_glomeruli(
     store = PatchStore(patches)
     if store.usable:
         model, trained = load_segmenter(model_folder, device)
+        for reason in unfamiliar(store, trained.get("known")):
+            log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
         probability = infer_slide(model, trained, store, settings, device, progress)
         labels = find_glomeruli(probability, store.mpp, settings)
         shapes = polygons(labels, store.scale)

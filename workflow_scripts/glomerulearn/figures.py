@@ -18,11 +18,12 @@ from glomerulearn.patches import PatchStore
 # told apart with any colour vision (Okabe, Ito 2008)
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#999999", "#7F3C8D")
 NAMES = {
-    "segnet": "SegNet", "unet": "U-Net", "truth": "Truth (outlines)", "autoencoder": "Autoencoder", "vgg19": "VGG19",
+    "segnet": "SegNet", "unet": "U-Net", "deeplabv3plus": "DeepLabV3+", "truth": "Truth (outlines)",
+    "autoencoder": "Autoencoder", "vgg19": "VGG19",
     "resnet50": "ResNet50", "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE", "umap": "UMAP",
     "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
 }  # fmt: skip
-COLOURS = {"truth": PALETTE[2], "segnet": PALETTE[1], "unet": PALETTE[0]}
+COLOURS = {"truth": PALETTE[2], "segnet": PALETTE[1], "unet": PALETTE[0], "deeplabv3plus": PALETTE[3]}
 _WINDOW_UM = 1600.0  # side of the windows that compare segmenters
 _PER_CLUSTER = 8  # crops of each cluster that a gallery shows
 

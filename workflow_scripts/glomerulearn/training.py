@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from glomerulearn.errors import InputError
+from glomerulearn.familiarity import known_slides
 from glomerulearn.models import autocast, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
@@ -122,6 +123,8 @@ def train_segmenter(
         "val": [PatchStore(path).slide for path in val],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "best_epoch": best,
+        "known": known_slides([PatchStore(path) for path in train]),
+        "licence": None,
         "torch": torch.__version__,
     }
     save_model(folder, state["best_state"], facts, state["rows"])

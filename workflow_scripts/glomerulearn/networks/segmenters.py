@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from torch import nn
 
 from glomerulearn.errors import InputError
+from glomerulearn.networks.deeplab import deeplabv3plus
 from glomerulearn.networks.segnet import SegNet
 from glomerulearn.networks.unet import UNet
 
-SEGMENTERS = {"segnet": SegNet, "unet": UNet}
+SEGMENTERS = {"segnet": SegNet, "unet": UNet, "deeplabv3plus": deeplabv3plus}
 
 
 def build_segmenter(name: str, settings: Mapping, classes: int = 2) -> nn.Module:
