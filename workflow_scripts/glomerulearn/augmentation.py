@@ -62,11 +62,14 @@ def paste_glomerulus(
     shift = np.float32([[1, 0, rng.integers(-size // 3, size // 3)], [0, 1, rng.integers(-size // 3, size // 3)]])
     # a little of what surrounds it comes along, so that its capsule is not cut
     area = cv2.warpAffine(cv2.dilate(own, np.ones((7, 7), np.uint8)), shift, (size, size))
-    tissue, donor_tissue = image.min(axis=2) < _GLASS, donor.min(axis=2) < _GLASS
-    around = donor_tissue & (own == 0)
-    if area.sum() < _MIN_PASTED_PX or label[area > 0].any() or tissue[area > 0].mean() < 0.9:
+    inside = area > 0
+    if cv2.countNonZero(area) < _MIN_PASTED_PX or label[inside].any():
         return image, label
-    if min(tissue.sum(), around.sum()) < _MIN_PASTED_PX:
+    tissue = _tissue(image)
+    if tissue[inside].mean() < 0.9:
+        return image, label
+    around = _tissue(donor) & (own == 0)
+    if np.count_nonzero(around) < _MIN_PASTED_PX:
         return image, label
     recoloured = _in_colours_of(donor, _DENSITY[donor][around], _DENSITY[image][tissue])
     recoloured = cv2.warpAffine(recoloured, shift, (size, size), flags=cv2.INTER_NEAREST)
@@ -74,6 +77,11 @@ def paste_glomerulus(
     pasted = cv2.warpAffine(donor_label * own, shift, (size, size), flags=cv2.INTER_NEAREST)
     mixed = np.round(image * (1 - share) + recoloured * share).astype(np.uint8)
     return mixed, np.where(pasted > 0, pasted, label)
+
+
+def _tissue(image: np.ndarray) -> np.ndarray:
+    red, green, blue = cv2.split(image)
+    return cv2.min(cv2.min(red, green), blue) < _GLASS
 
 
 def _in_colours_of(image: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -92,17 +100,22 @@ def _geometry(centre, size: int, settings: Mapping, rng):
     matrix = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     if settings["flip"] and rng.random() < 0.5:
         matrix[:, 0] *= -1
-    axis = np.arange(size) - (size - 1) / 2
-    x, y = np.meshgrid(axis, axis)
-    map_x = matrix[0, 0] * x + matrix[0, 1] * y
-    map_y = matrix[1, 0] * x + matrix[1, 1] * y
+    axis = np.arange(size, dtype=np.float32) - (size - 1) / 2
+    matrix = matrix.astype(np.float32)
+    map_x = matrix[0, 0] * axis + (matrix[0, 1] * axis)[:, None]
+    map_y = matrix[1, 0] * axis + (matrix[1, 1] * axis)[:, None]
     if settings["elastic_px"]:
         map_x += _smooth_noise(size, settings["elastic_px"], rng)
         map_y += _smooth_noise(size, settings["elastic_px"], rng)
-    map_x, map_y = map_x + centre[0], map_y + centre[1]
-    left, top = int(np.floor(map_x.min())), int(np.floor(map_y.min()))
-    extent = int(np.ceil(map_x.max())) - left + 2, int(np.ceil(map_y.max())) - top + 2
-    return ((map_x - left).astype(np.float32), (map_y - top).astype(np.float32)), (left, top), extent
+    ranges = [cv2.minMaxLoc(part)[:2] for part in (map_x, map_y)]
+    # whole pixels apart, so that single precision is enough anywhere on a slide
+    corner = [int(np.floor(low + place)) for (low, _), place in zip(ranges, centre, strict=True)]
+    extent = [
+        int(np.ceil(high + place)) - first + 2 for (_, high), place, first in zip(ranges, centre, corner, strict=True)
+    ]
+    map_x += np.float32(centre[0] - corner[0])
+    map_y += np.float32(centre[1] - corner[1])
+    return (map_x, map_y), tuple(corner), tuple(extent)
 
 
 def _smooth_noise(size: int, strength_px: float, rng) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Which windows a segmenter sees: as many around glomeruli as wanted, the rest from tissue, every slide in turn."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from glomerulearn.augmentation import change_colours, paste_glomerulus, random_view
 from glomerulearn.patches import PatchStore
@@ -18,21 +18,22 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
 
 
 class RandomWindows(Dataset):
-    """`length` augmented windows per epoch from the patch stores of the training slides.
+    """Augmented windows without end from the patch stores of the training slides, `length` to an epoch.
 
     A share `glomerulus_share` has a glomerulus in it, the rest is tissue anywhere. A slide is drawn first (with the square
     root of its tissue as weight, so that a large slide does not drown a small one), then its glomerulus; but for a share
     `class_balance` the label is drawn first, each as often, so that rare ones are seen. With the chance `paste` a
     glomerulus of another window, its label drawn in that way, is laid into the window.
     labelled: whether labels are told apart, or all glomeruli are 1.
-    Items: uint8 (size, size, 3) and int64 (size, size); reproducible from (seed, epoch, index).
+    Items: uint8 (size, size, 3) and int64 (size, size); reproducible from (seed, epoch, place in it). Item i is of epoch
+    i // length, so that worker processes live on from epoch to epoch.
     """
 
     def __init__(
         self, paths: Sequence[Path], size: int, length: int, settings: Mapping, seed: int, labelled: bool = False
     ):
         self.stores = [PatchStore(path, cache_patches=max(64, 4096 // len(paths))) for path in paths]
-        self.size, self.length, self.settings, self.seed, self.epoch = size, length, settings, seed, 0
+        self.size, self.length, self.settings, self.seed = size, length, settings, seed
         self.labelled = labelled
         weights = np.sqrt([len(store.grid) for store in self.stores])
         self.weights = weights / weights.sum()
@@ -43,11 +44,8 @@ class RandomWindows(Dataset):
                 places[outline.label].append((which, number))
         self.by_label = [places[label] for label in sorted(places)]
 
-    def __len__(self) -> int:
-        return self.length
-
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = np.random.default_rng((self.seed, *divmod(index, self.length)))
         which, centre = self._place(rng)
         image, label = self._view(which, centre, rng)
         if self.by_label and rng.random() < self.settings["paste"]:
@@ -80,6 +78,19 @@ class RandomWindows(Dataset):
     def _view(self, which: int, centre: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
         store = self.stores[which]
         return random_view(store.window, store.label_window, centre, self.size, self.settings["augmentation"], rng)
+
+
+class EpochSampler(Sampler):
+    """The indices of one epoch of `RandomWindows`: set `epoch`, then iterate."""
+
+    def __init__(self, length: int):
+        self.length, self.epoch = length, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
 
 
 class GridWindows(Dataset):

@@ -19,7 +19,7 @@ from glomerulearn.familiarity import known_slides
 from glomerulearn.models import autocast, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
-from glomerulearn.sampling import GridWindows, RandomWindows, to_tensor
+from glomerulearn.sampling import EpochSampler, GridWindows, RandomWindows, to_tensor
 from glomerulearn.scoring import PixelCounts
 
 log = logging.getLogger(__name__)
@@ -82,14 +82,24 @@ def train_segmenter(
     parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
     _resume(resume, digest, parts, state)
 
+    sampler = EpochSampler(data.length)
+    loader = DataLoader(
+        data,
+        settings["batch"],
+        sampler=sampler,
+        num_workers=settings["workers"],
+        persistent_workers=settings["workers"] > 0,
+        pin_memory=device.type == "cuda",
+        collate_fn=_collate,
+    )
     rounds = progress(range(state["epoch"] + 1, settings["epochs"] + 1))
     for epoch in rounds:
         if epoch - state["best_epoch"] > settings["patience"]:
             log.info("%s: no better epoch since %d; stopped early", name, state["best_epoch"])
             break
         started = time.perf_counter()
-        data.epoch = epoch
-        loss = train_one_epoch(model, average, data, optimiser, schedule, settings, device)
+        sampler.epoch = epoch
+        loss = train_one_epoch(model, average, loader, optimiser, schedule, settings, device)
         with torch.no_grad():
             val_loss, counts = evaluate(average, val, settings, device)
         state["rows"].append(
@@ -132,13 +142,10 @@ def train_segmenter(
     return facts
 
 
-def train_one_epoch(model, average, data, optimiser, schedule, settings: Mapping, device) -> float:
-    """One pass over `data`; `average` follows `model` as an exponential moving average. Returns the mean loss."""
+def train_one_epoch(model, average, loader, optimiser, schedule, settings: Mapping, device) -> float:
+    """One pass over the batches of `loader`; `average` follows `model` as an exponential moving average. Returns the mean loss."""
     model.train()
     losses = []
-    loader = DataLoader(
-        data, settings["batch"], num_workers=settings["workers"], pin_memory=device.type == "cuda", collate_fn=_collate
-    )
     for images, labels in loader:
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         with autocast(settings["precision"], device):
