@@ -143,7 +143,7 @@ def train_segmenter(
 
 
 def train_one_epoch(model, average, loader, optimiser, schedule, settings: Mapping, device) -> float:
-    """One pass over the batches of `loader`; `average` follows `model` as an exponential moving average. Returns the mean loss."""
+    """One pass over the batches; `average` follows `model` as an exponential moving average. Returns the mean loss."""
     model.train()
     losses = []
     for images, labels in loader:
