@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,27 +38,23 @@ def score_slide(mask: MaskStore, patches: PatchStore, detected: Sequence[Polygon
     }
 
 
-def score_segmenter(
-    segmenter: str,
-    slides: Sequence[Mapping],
-) -> pd.DataFrame:
-    """Score a segmenter on whole stitched slides: one row per slide and one `all` per split (`SCORE_COLUMNS`).
+def score_segmenter(segmenter: str, split: str, stores: Sequence[tuple[Path, Path]]) -> pd.DataFrame:
+    """Score a segmenter on the whole, stitched slides of a split: one row per slide and one `all` (`SCORE_COLUMNS`).
 
-    slides: mappings with `slide`, `split`, `mask`, `patches` (paths). `all` pools the pixels and the
-    glomeruli of the split's slides, so that a large slide weighs more. Loss is the cross-entropy per pixel.
+    stores: the mask store and the patch store of every slide. `all` pools the pixels and the glomeruli of the slides, so
+    that a large slide weighs more. Loss is the cross-entropy per pixel.
     """
-    rows, totals = [], {}
-    for item in slides:
-        mask, patches = MaskStore(item["mask"]), PatchStore(item["patches"])
+    rows, total = [], None
+    for mask_path, patches_path in stores:
+        mask, patches = MaskStore(mask_path), PatchStore(patches_path)
         if not (mask.usable and patches.usable and patches.annotated):
             log.warning("slide %s cannot be scored: %s", patches.slide, patches.attributes.get("reason"))
             continue
         counts = score_slide(mask, patches, polygons(mask.instances, patches.scale))
-        rows.append(_score_row(segmenter, item["slide"], item["split"], counts))
-        total = totals.setdefault(item["split"], counts | {key: type(counts[key])() for key in counts})
-        for key in counts:
-            total[key] += counts[key]
-    rows += [_score_row(segmenter, "all", split, counts) for split, counts in totals.items()]
+        rows.append(_score_row(segmenter, patches.slide, split, counts))
+        total = counts if total is None else {key: total[key] + counts[key] for key in counts}
+    if total is not None:
+        rows.append(_score_row(segmenter, "all", split, total))
     return pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
 
 
