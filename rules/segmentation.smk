@@ -58,7 +58,6 @@ rule score_segmenter:
         runtime=120,
     params:
         code=code("score_segmenter"),
-        slides=lambda wildcards: slides_for(wildcards.segmenter, wildcards.split),
     script:
         "../workflow_scripts/score_segmenter.py"
 

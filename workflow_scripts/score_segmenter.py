@@ -5,10 +5,6 @@ from glomerulearn.running import logged
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        files = zip(snakemake.params.slides, snakemake.input.masks, snakemake.input.patches, strict=True)
-        slides = [
-            {"slide": slide, "split": snakemake.wildcards.split, "mask": mask, "patches": patches}
-            for slide, mask, patches in files
-        ]
-        table = score_segmenter(snakemake.wildcards.segmenter, slides)
+        stores = zip(snakemake.input.masks, snakemake.input.patches, strict=True)
+        table = score_segmenter(snakemake.wildcards.segmenter, snakemake.wildcards.split, list(stores))
         table.to_csv(snakemake.output.table, sep="\t", index=False)

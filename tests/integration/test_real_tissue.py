@@ -43,7 +43,9 @@ def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
     in_other_guises(shared, sheet)
     config = runs.demo_settings(slides=str(sheet))
     config["outlines"] = {"classes": {"Normal": "normal", "Sclerosed": "sclerosed"}}
+    # SegNet hardly learns in so few steps at the demo's rate
     config["segmentation"] |= {"epochs": 10, "windows_per_epoch": 800, "patience": 10}
+    config["segmentation"]["learning_rate"] = {"segnet": 0.003, "unet": 0.003}
     result = runs.snakemake(tmp_path / "work", config)
     assert result.returncode == 0, result.stdout[-6000:]
     results = tmp_path / "work" / "results"

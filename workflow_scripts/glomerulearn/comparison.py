@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -77,26 +78,26 @@ def score_slide(mask: MaskStore, patches: PatchStore, detected: Sequence[Polygon
     )
 
 
-def score_segmenter(segmenter: str, slides: Sequence[Mapping]) -> pd.DataFrame:
-    """Score a segmenter on whole stitched slides: one row per slide and one `all` per split.
+def score_segmenter(segmenter: str, split: str, stores: Sequence[tuple[Path, Path]]) -> pd.DataFrame:
+    """Score a segmenter on the whole, stitched slides of a split: one row per slide and one `all`.
 
     Columns: `SCORE_COLUMNS`, `recall_<label>` for every label (share of its glomeruli that were found), `COUNT_COLUMNS`.
-    slides: mappings with `slide`, `split`, `mask`, `patches` (paths). `all` pools the pixels and the
-    glomeruli of the split's slides, so that a large slide weighs more. Loss is the cross-entropy per pixel.
+    stores: the mask store and the patch store of every slide. `all` pools the pixels and the glomeruli of the slides, so
+    that a large slide weighs more. Loss is the cross-entropy per pixel.
     """
-    rows, totals, labels = [], {}, []
-    for item in slides:
-        mask, patches = MaskStore(item["mask"]), PatchStore(item["patches"])
+    rows, total, labels = [], Tally(), []
+    for mask_path, patches_path in stores:
+        mask, patches = MaskStore(mask_path), PatchStore(patches_path)
         labels = patches.labels
         if not (mask.usable and patches.usable and patches.annotated):
             log.warning("slide %s cannot be scored: %s", patches.slide, patches.attributes.get("reason"))
             continue
         tally = score_slide(mask, patches, polygons(mask.instances, patches.scale))
-        rows.append(_score_row(segmenter, item["slide"], item["split"], tally, labels))
-        totals[item["split"]] = totals.get(item["split"], Tally()) + tally
-    rows += [_score_row(segmenter, "all", split, tally, labels) for split, tally in totals.items()]
-    columns = [*SCORE_COLUMNS, *(f"recall_{label}" for label in labels), *COUNT_COLUMNS]
-    return pd.DataFrame(rows, columns=columns)
+        rows.append(_score_row(segmenter, patches.slide, split, tally, labels))
+        total += tally
+    if rows:
+        rows.append(_score_row(segmenter, "all", split, total, labels))
+    return pd.DataFrame(rows, columns=[*SCORE_COLUMNS, *(f"recall_{label}" for label in labels), *COUNT_COLUMNS])
 
 
 def _score_row(segmenter: str, slide: str, split: str, tally: Tally, labels: Sequence[str]) -> dict:
