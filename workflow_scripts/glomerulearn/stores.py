@@ -51,6 +51,7 @@ class JpegCodec(ArrayBytesCodec):
     def to_dict(self) -> dict:
         return {"name": self.name, "configuration": {"quality": self.quality}}
 
+    # zarr asks this of codecs of a fixed size only; its own compressors answer likewise
     def compute_encoded_size(self, input_byte_length, _chunk_spec):
         raise NotImplementedError("the size of a JPEG image is known when it is made")
 
