@@ -7,8 +7,9 @@ from conftest import OUTLINES, TILING
 from glomerulearn.errors import InputError
 from glomerulearn.leaks import check_leaks
 from glomerulearn.patches import PatchStore
+from glomerulearn.quality import QC_COLUMNS
 from glomerulearn.slides import open_slide
-from glomerulearn.tiling import QC_COLUMNS, tile_slide
+from glomerulearn.tiling import tile_slide
 
 
 def test_window_anywhere_is_the_slide_resampled(small_slide, small_store):

@@ -135,7 +135,7 @@ def test_killed_while_writing_leaves_no_store_and_a_rerun_completes(small_slide,
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not target.exists()
     row = tile_slide("s", small_slide[0], None, None, TILING, OUTLINES, target)
-    assert row["status"] == "ok" and PatchStore(target).usable
+    assert row["status"] == "ok" and PatchStore(target).usable and list(tmp_path.iterdir()) == [target]
 
 
 def _window_sum(store, results):

@@ -4,8 +4,10 @@ Any Zarr reader opens the file; images stored as JPEG need `import glomerulearn.
 Images lie one to a chunk and are written to and read from the zip directly: zarr's own way costs more than the decoding.
 """
 
+import glob
 import hashlib
 import os
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -49,6 +51,7 @@ class JpegCodec(ArrayBytesCodec):
     def to_dict(self) -> dict:
         return {"name": self.name, "configuration": {"quality": self.quality}}
 
+    # zarr asks this of codecs of a fixed size only; its own compressors answer likewise
     def compute_encoded_size(self, input_byte_length, _chunk_spec):
         raise NotImplementedError("the size of a JPEG image is known when it is made")
 
@@ -120,6 +123,8 @@ def writing(path: str | Path) -> Iterator[StoreWriter]:
     """A store to fill; it appears at `path` as one `.zarr.zip` file only when the block ends well."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        shutil.rmtree(left, ignore_errors=True)  # of a job that was killed
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         packed = Path(folder, "packed.zip")
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
