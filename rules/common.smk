@@ -44,7 +44,8 @@ def read_sheets():
             slides = read_slides(Path(workflow.basedir, "config", "slides.tsv"), SCHEMAS / "slides.schema.yaml", DEMO)
         elif config["slides"]:
             slides = read_slides(config["slides"], SCHEMAS / "slides.schema.yaml")
-            check_splits(slides, config["slides"])
+            trained = set(config["segmentation"]["segmenters"]) - set(config["pretrained"])
+            check_splits(slides, config["slides"], ("train", "val") if trained else ())
         if config["crops"]:
             crops = read_crops(config["crops"], SCHEMAS / "crops.schema.yaml")
         check_names(slides, crops)
@@ -65,11 +66,13 @@ COHORT = [*SLIDES, *CROPS]
 # slides and crops go through the same later rules, but only slides are tiled
 SLIDE_NAMES = "|".join(map(re.escape, SLIDES)) or "(?!)" if CROPS else "[A-Za-z0-9][A-Za-z0-9_.-]*"
 SEGMENTERS = config["segmentation"]["segmenters"] if SLIDES else []
+PRETRAINED = {name: config["pretrained"][name] for name in SEGMENTERS if name in config["pretrained"]}
 EXTRACTORS = config["embedding"]["extractors"]
 REDUCERS = config["reduction"]["reducers"]
 METRICS = config["clustering"]["metrics"]
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
-TRAINED = f"({'|'.join(config['segmentation']['networks'])})(\\.fold[1-9][0-9]*)?"  # unet.fold2: the U-Net of the second round of cross-validation
+# unet.fold2: the U-Net of the second round of cross-validation
+TRAINED = f"({'|'.join(config['segmentation']['networks'])})(\\.fold[1-9][0-9]*)?"
 
 
 wildcard_constraints:
@@ -111,6 +114,11 @@ def patches_for(split):
     return lambda wildcards: expand(
         "results/patches/{slide}.zarr.zip", slide=slides_for(wildcards.segmenter, split or wildcards.split)
     )
+
+
+def scored():
+    """The splits that segmenters are compared on."""
+    return [split for split in config["detection"]["compare_on"] if slides_of(split)]
 
 
 def reference():
@@ -169,6 +177,13 @@ def outline_fingerprint(name):
 
 
 @cache
+def model_fingerprint(name):
+    """What tells a segmenter from elsewhere from another: the content of a file, or an address."""
+    place, _, digest = PRETRAINED[name].partition("#sha256=")
+    return [PRETRAINED[name]] if place.startswith("https://") else [fingerprint(place), digest]
+
+
+@cache
 def crop_fingerprints(name):
     rows = [
         [row[key] for key in ("glomerulus", "site", "label")] + [fingerprint(row[key]) for key in ("image", "mask")]
@@ -203,7 +218,7 @@ def training_settings(segmenter):
     """The settings of one segmenter only: changing the other's retrains nothing here."""
     chosen = dict(config["segmentation"], seed=config["seed"])
     segmenter = segmenter.partition(".")[0]
-    for key in ("segmenters", "networks", "learning_rate"):
+    for key in ("segmenters", "networks", "learning_rate", "licence"):
         del chosen[key]
     chosen["network"] = config["segmentation"]["networks"][segmenter]
     chosen["learning_rate"] = config["segmentation"]["learning_rate"][segmenter]

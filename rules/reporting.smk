@@ -6,7 +6,9 @@ import csv
 rule draw_learning_curves:
     """Loss and scores of every epoch."""
     input:
-        epochs=expand("results/models/{segmenter}/epochs.csv", segmenter=SEGMENTERS),
+        epochs=expand(
+            "results/models/{segmenter}/epochs.csv", segmenter=[name for name in SEGMENTERS if name not in PRETRAINED]
+        ),
     output:
         figure=report(
             "results/figures/learning_curves.png",
@@ -155,7 +157,7 @@ FIGURES = [
         metric=METRICS,
     ),
 ]
-if SLIDES:
+if set(SEGMENTERS) - set(PRETRAINED):
     FIGURES.append("results/figures/learning_curves.png")
 if slides_of("test"):
     FIGURES.append("results/figures/segmentations.png")

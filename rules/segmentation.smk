@@ -19,7 +19,8 @@ rule train_segmenter:
     benchmark:
         "results/benchmarks/train_segmenter/{segmenter}.jsonl"
     wildcard_constraints:
-        segmenter=TRAINED,
+        # but for cross-validation, which trains all afresh
+        segmenter=f"(?!({'|'.join(PRETRAINED)})/){TRAINED}" if PRETRAINED else TRAINED,
     retries: 0  # a network that fails to train does so again
     conda:
         "../envs/torch.yaml"
@@ -33,8 +34,37 @@ rule train_segmenter:
     params:
         code=code("train_segmenter"),
         cfg=lambda wildcards: training_settings(wildcards.segmenter),
+        # for the model card only: a function of `input` is not tracked, so that a word about it trains nothing again
+        licence=lambda wildcards, input: config["segmentation"]["licence"],
     script:
         "../workflow_scripts/train_segmenter.py"
+
+
+if PRETRAINED:
+
+    rule take_segmenter:
+        """Take in a segmenter that was trained elsewhere."""
+        output:
+            weights="results/models/{segmenter}/model.safetensors",
+            facts="results/models/{segmenter}/model.json",
+        log:
+            "results/logs/take_segmenter/{segmenter}.log",
+        wildcard_constraints:
+            segmenter="|".join(PRETRAINED),
+        conda:
+            "../envs/torch.yaml"
+        container:
+            config["container"]
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            code=code("take_segmenter"),
+            mpp=config["tiling"]["mpp"],
+            source=lambda wildcards: model_fingerprint(wildcards.segmenter),
+            path=lambda wildcards, input: PRETRAINED[wildcards.segmenter],
+        script:
+            "../workflow_scripts/take_segmenter.py"
 
 
 rule score_segmenter:
@@ -68,7 +98,7 @@ rule compare_segmenters:
         tables=expand(
             "results/scores/segmenters/{segmenter}_{split}.tsv",
             segmenter=SEGMENTERS,
-            split=[split for split in config["detection"]["compare_on"] if slides_of(split)],
+            split=scored(),
         ),
     output:
         table=report(
@@ -108,7 +138,7 @@ rule compare_segmenters:
 rule choose_segmenter:
     """Choose the segmenter with the highest MeanIoU on the val slides; the test slides have no say."""
     input:
-        tables=expand("results/scores/segmenters/{segmenter}_val.tsv", segmenter=SEGMENTERS),
+        tables=expand("results/scores/segmenters/{segmenter}_val.tsv", segmenter=SEGMENTERS) if slides_of("val") else [],
         models=expand("results/models/{segmenter}/{file}", segmenter=SEGMENTERS, file=MODEL),
     output:
         expand("results/models/best/{file}", file=MODEL),
@@ -163,5 +193,6 @@ if FOLDS:
 rule segmentation:
     """Target: both segmenters trained, scored and compared."""
     input:
-        ["results/qc/slides.tsv", "results/scores/segmenters.tsv", "results/models/best/model.json"] if SLIDES else [],
+        ["results/qc/slides.tsv", "results/models/best/model.json"] if SLIDES else [],
+        ["results/scores/segmenters.tsv"] if SLIDES and scored() else [],
         ["results/scores/cross_validation.tsv"] if FOLDS else [],

@@ -87,6 +87,7 @@ rule check_leaks:
     """Fail when one slide, file or patient stands in two of train, val and test."""
     input:
         patches=expand("results/patches/{slide}.zarr.zip", slide=slides_of("train", "val", "test")),
+        models=expand("results/models/{segmenter}/model.json", segmenter=PRETRAINED),
     output:
         table="results/qc/leaks.tsv",
     log:

@@ -7,4 +7,6 @@ from glomerulearn.running import logged
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        check_leaks(snakemake.input.patches, json.loads(snakemake.params.cfg), snakemake.output.table)
+        check_leaks(
+            snakemake.input.patches, json.loads(snakemake.params.cfg), snakemake.output.table, snakemake.input.models
+        )

@@ -19,4 +19,5 @@ if __name__ == "__main__":
             pick_device(snakemake.resources.gpu),
             snakemake.threads,
             bar(f"train {name}"),
+            snakemake.params.licence,
         )

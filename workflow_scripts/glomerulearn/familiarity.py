@@ -1,6 +1,9 @@
 """Is a slide like those that a segmenter was trained on? Files, resolution and stain are kept with the model."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +29,13 @@ def known_slides(stores: Sequence[PatchStore]) -> dict:
 def file_of(store: PatchStore) -> str:
     """What tells a slide's file from another's: its size and a digest of its first megabyte."""
     return f"{store.attributes['source_bytes']}-{store.attributes['source_digest'][:16]}"
+
+
+def data_digest(paths: Sequence[Path]) -> str:
+    """sha256 of what a segmenter is trained on and watched by: the slides' files and their outlines, in any order."""
+    stores = [PatchStore(path) for path in paths]
+    parts = [[file_of(store), hashlib.sha256(store.read("outlines")).hexdigest()] for store in stores]
+    return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
 
 
 def tissue_density(store: PatchStore) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Prove that what a segmenter is scored on was not trained on."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,15 @@ from glomerulearn.errors import InputError
 from glomerulearn.stores import StoreReader
 
 
-def check_leaks(patches: Sequence[Path], splits: Mapping[str, Sequence[str]], target: Path) -> None:
+def check_leaks(
+    patches: Sequence[Path], splits: Mapping[str, Sequence[str]], target: Path, models: Sequence[Path] = ()
+) -> None:
     """Compare the sources of the patch stores across splits and write the evidence, one row per slide.
 
-    splits: slide -> (split, patient; "" = unknown). Two slides are one when their files have the same size and the same
-    first megabyte, whatever they are called.
-    Raises: InputError naming the slides when one file or one patient stands in two splits.
+    splits: slide -> (split, patient; "" = unknown). models: model cards of segmenters that were trained elsewhere. Two
+    slides are one when their files have the same size and the same first megabyte, whatever they are called.
+    Raises: InputError naming the slides when one file or one patient stands in two splits, or when a segmenter that comes
+    from elsewhere was trained on a test slide.
     """
     rows = []
     for path in patches:
@@ -33,5 +37,14 @@ def check_leaks(patches: Sequence[Path], splits: Mapping[str, Sequence[str]], ta
                 raise InputError(
                     f"leak: the same {column} ({value}) stands in the splits {', '.join(slides)} of the slide sheet (slides "
                     f"{', '.join(slides.values())}); scores would be about what the network has seen. Give them one split"
+                )
+    for path in models:
+        card = json.loads(Path(path).read_text())
+        for row in rows:
+            if row["split"] == "test" and row["file"] in card["known"]["files"]:
+                raise InputError(
+                    f"leak: slide {row['slide']!r} has split test, but {card['pretrained']} (config key `pretrained`) was "
+                    "trained on the same file; its score would be about what the network has seen. Give the slide split "
+                    "train or predict"
                 )
     pd.DataFrame(rows, columns=["slide", "split", "patient", "file"]).to_csv(target, sep="\t", index=False)

@@ -1,7 +1,8 @@
 """The files of a trained network, and the device it runs on.
 
-`model.safetensors`: weights; `model.json`: what it takes to rebuild and to trust it (architecture, settings, slides, best
-epoch, scores); `epochs.csv`: one row per epoch.
+`model.safetensors`: weights; `model.json`, the model card: what it takes to rebuild and to trust it (architecture,
+settings, mpp, classes, slides and a digest of their data, scores on the val slides, versions, licence), also kept inside the
+weights' file, so that this one file is enough to pass a network on; `epochs.csv`: one row per epoch.
 """
 
 import csv
@@ -11,10 +12,14 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from glomerulearn.errors import InputError
 from glomerulearn.networks.segmenters import build_segmenter
+
+_CARD = "glomerulearn"  # key of the model card in the weights' file
 
 
 def pick_device(gpu: int = 0) -> torch.device:
@@ -41,7 +46,7 @@ def save_model(folder: Path, state: Mapping, facts: Mapping, rows: Sequence[Mapp
     """Write weights (safetensors), facts (JSON) and epochs (CSV) into `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(state), folder / "model.safetensors")
+    save_file(dict(state), folder / "model.safetensors", {_CARD: json.dumps(facts)})
     (folder / "model.json").write_text(json.dumps(facts, indent=2) + "\n")
     with (folder / "epochs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
@@ -49,10 +54,28 @@ def save_model(folder: Path, state: Mapping, facts: Mapping, rows: Sequence[Mapp
         writer.writerows(rows)
 
 
+def read_facts(weights: Path, name: str) -> dict:
+    """The model card inside a weights' file; `name` is what errors call the file. Raises: InputError if there is none."""
+    try:
+        with safe_open(weights, "pt") as file:
+            card = (file.metadata() or {}).get(_CARD)
+    except SafetensorError as error:
+        raise InputError(f"{name}: not a safetensors file ({error}); give the model.safetensors of a trained segmenter") from error
+    if card is None:
+        raise InputError(
+            f"{name}: holds weights, but no model card of this software, so it cannot be rebuilt; weights of an encoder go "
+            "under `segmentation: networks`"
+        )
+    return json.loads(card)
+
+
 def load_segmenter(folder: Path, device: torch.device | None = None) -> tuple[nn.Module, dict]:
     """The trained segmenter in `folder`, ready for inference, and its facts."""
     facts = json.loads((Path(folder) / "model.json").read_text())
     network = dict(facts["network"]) | {"weights": "none"}  # its own weights follow
     model = build_segmenter(facts["segmenter"], network, 1 + len(facts["classes"]))
-    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    try:
+        model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the weights do not fit the network that the model card describes: {error}") from error
     return model.to(device or "cpu", memory_format=torch.channels_last).eval(), facts

@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -66,9 +66,9 @@ def check_leaks(rows: Mapping[str, Mapping], path: Path) -> None:
                 )
 
 
-def check_splits(rows: Mapping[str, Mapping], path: str | Path) -> None:
-    """Raise InputError when no slide is there to train on or to choose by."""
-    for split in ("train", "val"):
+def check_splits(rows: Mapping[str, Mapping], path: str | Path, needed: Sequence[str]) -> None:
+    """Raise InputError when a split that is `needed`, to train on or to choose by, has no slide."""
+    for split in needed:
         if not any(row["split"] == split for row in rows.values()):
             raise InputError(
                 f"{path}, column split: no slide is {split!r}; the segmenters need outlined slides to be trained on (train), "

@@ -5,8 +5,10 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from glomerulearn.errors import InputError
-from glomerulearn.familiarity import known_slides
+from glomerulearn.familiarity import data_digest, known_slides
 from glomerulearn.models import autocast, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
@@ -46,6 +48,7 @@ def train_segmenter(
     device: torch.device | None = None,
     threads: int = 1,
     progress=iter,
+    licence: str | None = None,
 ) -> dict:
     """Train segmenter `name` on the patch stores `train`, watched on `val`; write model files into `folder`.
 
@@ -53,6 +56,7 @@ def train_segmenter(
     `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `class_balance`,
     `paste`, `augmentation`, `tell_labels` (labels are classes of their own), `precision` (auto | float32 | bfloat16),
     `workers`, `seed`.
+    licence: under which others may use the weights, for the model card.
     An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
     Returns: the content of `model.json`. Raises: InputError when a split has no usable slide or no outline.
     """
@@ -134,8 +138,9 @@ def train_segmenter(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "best_epoch": best,
         "known": known_slides([PatchStore(path) for path in train]),
-        "licence": None,
-        "torch": torch.__version__,
+        "data": data_digest([*train, *val]),
+        "versions": {name: version(name) for name in ("torch", "torchvision")} | {"python": platform.python_version()},
+        "licence": licence,
     }
     save_model(folder, state["best_state"], facts, state["rows"])
     resume.unlink(missing_ok=True)

