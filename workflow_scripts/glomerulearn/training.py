@@ -76,7 +76,7 @@ def train_segmenter(
     model = build_segmenter(name, settings["network"], 1 + len(classes)).to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
+        model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
     )
     steps = settings["epochs"] * -(-settings["windows_per_epoch"] // settings["batch"])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings["learning_rate"], total_steps=steps)

@@ -66,13 +66,35 @@ def load_encoder(name: str, weights: str) -> nn.Module:
 
         encoder = timm.create_model("tf_efficientnet_lite0", features_only=True, pretrained=False)
         load_encoder_weights(encoder, name, weights)
-        return encoder
+        return _depthwise_in_float32(encoder)
     import torchvision  # slow to import, and only these encoders need it
     from torchvision.models.feature_extraction import create_feature_extractor
 
     model = getattr(torchvision.models, name)(weights=None)
     load_encoder_weights(model, name, weights)
     return create_feature_extractor(model, {layer: str(i) for i, layer in enumerate(_TORCHVISION_LEVELS[name])})
+
+
+class _Float32(nn.Module):
+    """A convolution that a CPU computes in float32 even where the rest is bfloat16."""
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.device.type != "cpu" or images.dtype != torch.bfloat16:
+            return self.convolution(images)
+        with torch.autocast("cpu", enabled=False):
+            return self.convolution(images.float()).to(images.dtype)
+
+
+def _depthwise_in_float32(module: nn.Module) -> nn.Module:
+    """Wrap depthwise convolutions: their gradients in bfloat16 are so slow on a CPU that a step takes a third longer."""
+    for name, child in module.named_children():
+        depthwise = isinstance(child, nn.Conv2d) and child.groups > 1
+        setattr(module, name, _Float32(child) if depthwise else _depthwise_in_float32(child))
+    return module
 
 
 def _levels(outputs) -> list[torch.Tensor]:
