@@ -3,7 +3,7 @@
 import numpy as np
 from conftest import OUTLINES, TILING
 
-from glomerulearn.familiarity import file_of, known_slides, tissue_density, unfamiliar
+from glomerulearn.familiarity import file_of, known_slides, unfamiliar
 from glomerulearn.patches import PatchStore
 from glomerulearn.slides import open_slide
 from glomerulearn.synthetic.slide_file import write_svs
@@ -15,7 +15,7 @@ def test_the_same_slide_is_familiar(small_store):
     known = known_slides([store])
     assert unfamiliar(store, known) == [] and unfamiliar(store, None) == []
     assert known["files"] == [file_of(store)] and known["mpp_level0"] == [1.0]
-    assert (tissue_density(store) > 0.1).all()
+    assert (store.density[0] > 0.1).all()
 
 
 def test_another_stain_is_told(small_slide, small_store, tmp_path):

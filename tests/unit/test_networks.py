@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -21,6 +22,7 @@ from glomerulearn.networks.weights import load_encoder_weights, read_state_dict
         ("unet", {"encoder": "plain", "base": 4, "depth": 4}),
         ("unet", {"encoder": "resnet18"}),
         ("unet", {"encoder": "mobilenet_v2"}),
+        ("unet", {"encoder": "efficientnet_lite0"}),
         ("deeplabv3plus", {"encoder": "resnet18"}),
     ],
 )
@@ -92,6 +94,38 @@ def test_segnet_starts_from_vgg(tmp_path):
     image = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(model.encoder[0](image), vgg.features[:6](image), atol=1e-5)
+
+
+def test_imagenet_weights_of_a_package_know_edges():
+    """They are real ones: filters of the first layer are smooth, and a picture's features differ from noise's alone."""
+    torch.manual_seed(0)
+    trained = build_segmenter("unet", {"encoder": "efficientnet_lite0", "weights": "package"}).eval()
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert not torch.equal(trained.encoder.conv_stem.weight, state["conv_stem.weight"])
+    filters = trained.encoder.conv_stem.weight.detach()
+    # neighbouring weights of a learned filter go together, those of a random one do not
+    left, right = filters[..., :-1].flatten(), filters[..., 1:].flatten()
+    assert torch.corrcoef(torch.stack([left, right]))[0, 1] > 0.2
+    with pytest.raises(InputError, match="no package brings weights of resnet18"):
+        build_segmenter("unet", {"encoder": "resnet18", "weights": "package"})
+
+
+def test_weights_of_timm_from_a_file(tmp_path):
+    torch.manual_seed(4)
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    save_file(state, tmp_path / "lite0.safetensors")
+    model = build_segmenter("unet", {"encoder": "efficientnet_lite0", "weights": str(tmp_path / "lite0.safetensors")})
+    assert torch.equal(model.encoder.conv_stem.weight, state["conv_stem.weight"])
+
+
+def test_depthwise_in_float32_is_the_same_convolution():
+    model = build_segmenter("unet", {"encoder": "efficientnet_lite0"}).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        exact = model(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(image)
+    assert mixed.dtype == torch.bfloat16 and (mixed.float() - exact).abs().max() < 0.1 * exact.abs().max()
 
 
 def test_pickled_code_is_never_run(tmp_path):

@@ -21,8 +21,8 @@ AUGMENTATION = {
 }  # fmt: skip
 SETTINGS = {
     "window_px": 64, "batch": 8, "epochs": 4, "windows_per_epoch": 64, "learning_rate": 0.004, "weight_decay": 0.01,
-    "patience": 10, "ema": 0.9, "glomerulus_share": 0.6, "class_balance": 0.5, "paste": 0.5, "tell_labels": False,
-    "precision": "float32", "workers": 0, "seed": 0,
+    "patience": 10, "ema": 0.9, "glomerulus_share": 0.6, "class_balance": 0.5, "paste": 0.5, "normalise": False,
+    "tell_labels": False, "precision": "float32", "workers": 0, "seed": 0,
     "augmentation": AUGMENTATION,
 }  # fmt: skip
 NETWORKS = {"segnet": {"width": 0.125, "stages": 3}, "unet": {"base": 8, "depth": 3}}
@@ -65,7 +65,13 @@ def test_labels_as_classes(small_store, tmp_path):
 
 def test_rare_labels_are_seen_as_often(small_store):
     """Of labels that 1 and 5 glomeruli have, each is in half of the balanced windows."""
-    settings = {"augmentation": AUGMENTATION, "glomerulus_share": 1.0, "class_balance": 1.0, "paste": 0.0}
+    settings = {
+        "augmentation": AUGMENTATION,
+        "glomerulus_share": 1.0,
+        "class_balance": 1.0,
+        "paste": 0.0,
+        "normalise": False,
+    }
     data = RandomWindows([small_store], 64, 200, settings, 0)
     data.by_label = [[(0, 0)], [(0, number) for number in range(1, 6)]]
     rng = np.random.default_rng(0)
@@ -147,7 +153,13 @@ def test_no_usable_slide_is_an_error(small_store, small_slide, tmp_path):
 
 
 def test_windows_are_balanced_and_reproducible(small_store):
-    settings = {"augmentation": AUGMENTATION, "glomerulus_share": 1.0, "class_balance": 0.0, "paste": 0.0}
+    settings = {
+        "augmentation": AUGMENTATION,
+        "glomerulus_share": 1.0,
+        "class_balance": 0.0,
+        "paste": 0.0,
+        "normalise": False,
+    }
     around = RandomWindows([small_store], 64, 40, settings, 0)
     anywhere = RandomWindows([small_store], 64, 40, settings | {"glomerulus_share": 0.0}, 0)
     share = [np.mean([data[i][1].any() for i in range(40)]) for data in (around, anywhere)]

@@ -36,9 +36,9 @@ def detect_glomeruli(
     """
     torch.set_num_threads(threads)
     device = device or torch.device("cpu")
-    store = PatchStore(patches)
+    model, trained = load_segmenter(model_folder, device)
+    store = PatchStore(patches, normalise=trained["normalise"])
     if store.usable:
-        model, trained = load_segmenter(model_folder, device)
         for reason in unfamiliar(store, trained.get("known")):
             log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
         probability = infer_slide(model, trained, store, settings, device, progress)

@@ -9,8 +9,6 @@ import numpy as np
 
 from glomerulearn.patches import PatchStore
 
-_SAMPLED_PATCHES = 24
-_GLASS = 220  # a pixel with no channel below this is no tissue
 # how far outside the trained slides' range of optical density, in ranges of its own, a stain is another one
 _STAIN_MARGIN = 0.75
 _MIN_RANGE = 0.08
@@ -22,7 +20,7 @@ def known_slides(stores: Sequence[PatchStore]) -> dict:
     return {
         "files": [file_of(store) for store in stores],
         "mpp_level0": [store.mpp_level0 for store in stores],
-        "density": [np.round(tissue_density(store), 4).tolist() for store in stores],
+        "density": [np.round(store.density[0], 4).tolist() for store in stores],
     }
 
 
@@ -36,17 +34,6 @@ def data_digest(paths: Sequence[Path]) -> str:
     stores = [PatchStore(path) for path in paths]
     parts = [[file_of(store), hashlib.sha256(store.read("outlines")).hexdigest()] for store in stores]
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
-
-
-def tissue_density(store: PatchStore) -> np.ndarray:
-    """Mean optical density of the tissue in some patches of a slide: float (3,), red, green, blue."""
-    cells = store.grid[np.linspace(0, len(store.grid) - 1, min(len(store.grid), _SAMPLED_PATCHES)).astype(int)]
-    pixels = [
-        store.window(*(int(side) for side in cell * store.patch_size), store.patch_size)[::4, ::4] for cell in cells
-    ]
-    pixels = np.concatenate([each.reshape(-1, 3) for each in pixels])
-    tissue = pixels[pixels.min(axis=1) < _GLASS]
-    return -np.log10((tissue.astype(np.float32) + 1) / 256).mean(axis=0) if len(tissue) else np.zeros(3)
 
 
 def unfamiliar(store: PatchStore, known: Mapping | None) -> list[str]:
@@ -66,7 +53,7 @@ def unfamiliar(store: PatchStore, known: Mapping | None) -> list[str]:
     densities = np.array(known["density"])
     lowest, highest = densities.min(axis=0), densities.max(axis=0)
     margin = _STAIN_MARGIN * np.maximum(highest - lowest, _MIN_RANGE)
-    own = tissue_density(store)
+    own = store.density[0]
     if ((own < lowest - margin) | (own > highest + margin)).any():
         stated = ", ".join(f"{value:.2f}" for value in own)
         reasons.append(

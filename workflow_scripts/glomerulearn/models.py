@@ -60,7 +60,9 @@ def read_facts(weights: Path, name: str) -> dict:
         with safe_open(weights, "pt") as file:
             card = (file.metadata() or {}).get(_CARD)
     except SafetensorError as error:
-        raise InputError(f"{name}: not a safetensors file ({error}); give the model.safetensors of a trained segmenter") from error
+        raise InputError(
+            f"{name}: not a safetensors file ({error}); give the model.safetensors of a trained segmenter"
+        ) from error
     if card is None:
         raise InputError(
             f"{name}: holds weights, but no model card of this software, so it cannot be rebuilt; weights of an encoder go "
@@ -77,5 +79,7 @@ def load_segmenter(folder: Path, device: torch.device | None = None) -> tuple[nn
     try:
         model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     except RuntimeError as error:
-        raise InputError(f"{folder}: the weights do not fit the network that the model card describes: {error}") from error
+        raise InputError(
+            f"{folder}: the weights do not fit the network that the model card describes: {error}"
+        ) from error
     return model.to(device or "cpu", memory_format=torch.channels_last).eval(), facts

@@ -13,22 +13,26 @@ from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from glomerulearn import stores
+from glomerulearn import slide_stain, stores
 from glomerulearn.outlines import Outline, unpack
 
 WHITE = 255
+_SAMPLED_PATCHES = 64  # for the slide's stain
 
 
 class PatchStore(stores.StoreReader):
     """Read a patch store: `window(x, y, size)` anywhere, `canvas` = (width, height) in store pixels.
 
-    `outlines`: the outlines of an annotated slide, in level-0 pixels.
+    `outlines`: the outlines of an annotated slide, in level-0 pixels. normalise: whether windows have the stain that all
+    slides share instead of their own.
     """
 
-    def __init__(self, path: str | Path, cache_patches: int = 256):
+    def __init__(self, path: str | Path, cache_patches: int = 256, normalise: bool = False):
         super().__init__(path)
+        self._normalise = normalise
         self.slide: str = self.attributes["slide"]
         self.usable: bool = self.attributes["status"] == "ok"
         self.labels: list[str] = self.attributes["classes"]
@@ -54,6 +58,17 @@ class PatchStore(stores.StoreReader):
     @cached_property
     def outlines(self) -> list[Outline]:
         return unpack(self.read("outlines")) if "outlines" in self else []
+
+    @cached_property
+    def density(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the tissue's optical density, from patches spread over the slide: float (3,) each."""
+        rows = np.array(list(self._index.values()))
+        chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_PATCHES)).astype(int)]
+        return slide_stain.density(np.stack([self.read("images", int(row))[::4, ::4] for row in chosen]))
+
+    @cached_property
+    def _lookup(self) -> np.ndarray:
+        return slide_stain.lookup(*self.density)
 
     def window(self, x: int, y: int, width: int, height: int | None = None) -> np.ndarray:
         """uint8 (height, width, 3) at store pixel (x, y), square by default; white where is no tissue or no slide."""
@@ -86,7 +101,10 @@ class PatchStore(stores.StoreReader):
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        patch = self._cache[key] = self.read(name, int(index))
+        patch = self.read(name, int(index))
+        if self._normalise and name == "images":
+            patch = cv2.LUT(patch, self._lookup)
+        self._cache[key] = patch
         if len(self._cache) > self._cache_patches:
             self._cache.popitem(last=False)
         return patch

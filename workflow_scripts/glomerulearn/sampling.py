@@ -32,7 +32,8 @@ class RandomWindows(Dataset):
     def __init__(
         self, paths: Sequence[Path], size: int, length: int, settings: Mapping, seed: int, labelled: bool = False
     ):
-        self.stores = [PatchStore(path, cache_patches=max(64, 4096 // len(paths))) for path in paths]
+        normalise = settings["normalise"]
+        self.stores = [PatchStore(path, max(64, 4096 // len(paths)), normalise) for path in paths]
         self.size, self.length, self.settings, self.seed = size, length, settings, seed
         self.labelled = labelled
         weights = np.sqrt([len(store.grid) for store in self.stores])
@@ -96,9 +97,9 @@ class EpochSampler(Sampler):
 class GridWindows(Dataset):
     """Every stored patch of some slides once, as it is: for watching training on the validation slides."""
 
-    def __init__(self, paths: Sequence[Path], labelled: bool = False):
+    def __init__(self, paths: Sequence[Path], labelled: bool = False, normalise: bool = False):
         self.labelled = labelled
-        self.stores = [PatchStore(path) for path in paths]
+        self.stores = [PatchStore(path, normalise=normalise) for path in paths]
         self.items = [(store, cell) for store in self.stores for cell in store.grid]
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,6 +40,72 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     return cross_entropy + 1 - dice
 
 
+class Trainer:
+    """A segmenter in training: its network, the average of its weights, its optimiser, and the windows it is fed.
+
+    name, settings, device: as `train_segmenter`'s; train: patch stores with outlines.
+    Raises: InputError when no slide has an outlined glomerulus.
+    """
+
+    def __init__(self, name: str, train: Sequence[Path], settings: Mapping, device: torch.device):
+        torch.manual_seed(settings["seed"])
+        self.settings, self.device = settings, device
+        labelled = settings["tell_labels"]
+        self.classes = PatchStore(train[0]).labels if labelled else ["glomerulus"]
+        data = RandomWindows(
+            train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"], labelled
+        )
+        if not any(len(centres) for centres in data.glomeruli):
+            raise InputError(
+                "the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
+            )
+        model = build_segmenter(name, settings["network"], 1 + len(self.classes))
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
+        )
+        self.sampler = EpochSampler(data.length)
+        self.loader = DataLoader(
+            data,
+            settings["batch"],
+            sampler=self.sampler,
+            num_workers=settings["workers"],
+            persistent_workers=settings["workers"] > 0,
+            pin_memory=device.type == "cuda",
+            collate_fn=_collate,
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, settings["learning_rate"], total_steps=settings["epochs"] * len(self.loader)
+        )
+
+    @property
+    def parts(self) -> dict:
+        """What a run that goes on needs to have back."""
+        return {name: getattr(self, name) for name in ("model", "average", "optimiser", "schedule")}
+
+    def run_epoch(self, epoch: int) -> float:
+        """Train on the windows of an epoch (from 1); `average` follows `model`. Returns: the mean loss."""
+        self.model.train()
+        self.sampler.epoch = epoch
+        losses = []  # stay on the device, so that no step waits for another's
+        for images, labels in self.loader:
+            images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            with autocast(self.settings["precision"], self.device):
+                logits = self.model(images)
+            loss = segmentation_loss(logits.float(), labels.to(self.device, non_blocking=True))
+            self.optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+            self.optimiser.step()
+            self.schedule.step()
+            # a short memory at first, so that the average does not drag the random start along
+            step = self.schedule.last_epoch
+            _follow(self.average, self.model, min(self.settings["ema"], (1 + step) / (10 + step)))
+            losses.append(loss.detach())
+        return torch.stack(losses).mean().item()
+
+
 def train_segmenter(
     name: str,
     train: Sequence[Path],
@@ -54,58 +121,29 @@ def train_segmenter(
 
     settings: `network` (keyword arguments of the architecture), `window_px`, `batch`, `epochs`, `windows_per_epoch`,
     `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `class_balance`,
-    `paste`, `augmentation`, `tell_labels` (labels are classes of their own), `precision` (auto | float32 | bfloat16),
-    `workers`, `seed`.
+    `paste`, `normalise` (give all slides one stain first), `augmentation`, `tell_labels` (labels are classes of their
+    own), `precision` (auto | float32 | bfloat16), `workers`, `seed`.
     licence: under which others may use the weights, for the model card.
     An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
     Returns: the content of `model.json`. Raises: InputError when a split has no usable slide or no outline.
     """
     device = device or torch.device("cpu")
     torch.set_num_threads(threads)
-    torch.manual_seed(settings["seed"])
     train, val = usable(train, "train"), usable(val, "val")
-    labelled = settings["tell_labels"]
-    classes = PatchStore(train[0]).labels if labelled else ["glomerulus"]
-    data = RandomWindows(
-        train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"], labelled
-    )
-    if not any(len(centres) for centres in data.glomeruli):
-        raise InputError(
-            "the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
-        )
-    model = build_segmenter(name, settings["network"], 1 + len(classes)).to(device, memory_format=torch.channels_last)
-    average = copy.deepcopy(model)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
-    )
-    steps = settings["epochs"] * -(-settings["windows_per_epoch"] // settings["batch"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings["learning_rate"], total_steps=steps)
+    trainer = Trainer(name, train, settings, device)
     state = {"epoch": 0, "rows": [], "best": -1.0, "best_epoch": 0, "best_state": None}
     resume = Path(folder) / "resume.pt"
     digest = _digest(name, settings, train, val)
-    parts = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
-    _resume(resume, digest, parts, state)
-
-    sampler = EpochSampler(data.length)
-    loader = DataLoader(
-        data,
-        settings["batch"],
-        sampler=sampler,
-        num_workers=settings["workers"],
-        persistent_workers=settings["workers"] > 0,
-        pin_memory=device.type == "cuda",
-        collate_fn=_collate,
-    )
+    _resume(resume, digest, trainer.parts, state)
     rounds = progress(range(state["epoch"] + 1, settings["epochs"] + 1))
     for epoch in rounds:
         if epoch - state["best_epoch"] > settings["patience"]:
             log.info("%s: no better epoch since %d; stopped early", name, state["best_epoch"])
             break
         started = time.perf_counter()
-        sampler.epoch = epoch
-        loss = train_one_epoch(model, average, loader, optimiser, schedule, settings, device)
+        loss = trainer.run_epoch(epoch)
         with torch.no_grad():
-            val_loss, counts = evaluate(average, val, settings, device)
+            val_loss, counts = evaluate(trainer.average, val, settings, device)
         state["rows"].append(
             {
                 "epoch": epoch,
@@ -114,28 +152,32 @@ def train_segmenter(
                 "val_accuracy": round(counts.accuracy, 5),
                 "val_mean_iou": round(counts.mean_iou, 5),
                 "val_dice": round(counts.dice, 5),
-                "learning_rate": schedule.get_last_lr()[0],
+                "learning_rate": trainer.schedule.get_last_lr()[0],
                 "seconds": round(time.perf_counter() - started, 1),
             }
         )
-        log.info("%s: %s", name, state["rows"][-1])
+        taken = np.mean([row["seconds"] for row in state["rows"]])
+        left = timedelta(seconds=round(taken * (settings["epochs"] - epoch)))
+        log.info("%s: epoch %d of %d, at most %s left: %s", name, epoch, settings["epochs"], left, state["rows"][-1])
         if hasattr(rounds, "set_postfix"):
             rounds.set_postfix(loss=f"{loss:.3f}", val_dice=f"{counts.dice:.3f}")
         state["epoch"] = epoch
         if counts.mean_iou > state["best"]:
-            weights = {key: value.detach().cpu().clone().contiguous() for key, value in average.state_dict().items()}
+            kept = trainer.average.state_dict().items()
+            weights = {key: value.detach().cpu().clone().contiguous() for key, value in kept}
             state |= {"best": counts.mean_iou, "best_epoch": epoch, "best_state": weights}
-        _save_resume(resume, digest, parts, state)
+        _save_resume(resume, digest, trainer.parts, state)
     best = next(row for row in state["rows"] if row["epoch"] == state["best_epoch"])
     facts = {
         "segmenter": name,
         "network": dict(settings["network"]),
         "settings": dict(settings),
         "mpp": PatchStore(train[0]).mpp,
-        "classes": classes,
+        "normalise": settings["normalise"],
+        "classes": trainer.classes,
         "train": [PatchStore(path).slide for path in train],
         "val": [PatchStore(path).slide for path in val],
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "best_epoch": best,
         "known": known_slides([PatchStore(path) for path in train]),
         "data": data_digest([*train, *val]),
@@ -147,33 +189,12 @@ def train_segmenter(
     return facts
 
 
-def train_one_epoch(model, average, loader, optimiser, schedule, settings: Mapping, device) -> float:
-    """One pass over the batches; `average` follows `model` as an exponential moving average. Returns the mean loss."""
-    model.train()
-    losses = []
-    for images, labels in loader:
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        with autocast(settings["precision"], device):
-            logits = model(images)
-        loss = segmentation_loss(logits.float(), labels.to(device, non_blocking=True))
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        # a short memory at first, so that the average does not drag the random start along
-        step = schedule.last_epoch
-        _follow(average, model, min(settings["ema"], (1 + step) / (10 + step)))
-        losses.append(loss.item())
-    return float(np.mean(losses))
-
-
 def evaluate(model, paths: Sequence[Path], settings: Mapping, device) -> tuple[float, PixelCounts]:
     """Mean loss and pixel counts of `model` over every stored patch of the slides."""
     model.eval()
     losses, counts = [], PixelCounts()
     for images, labels in DataLoader(
-        GridWindows(paths, settings["tell_labels"]), settings["batch"], collate_fn=_collate
+        GridWindows(paths, settings["tell_labels"], settings["normalise"]), settings["batch"], collate_fn=_collate
     ):
         with autocast(settings["precision"], device):
             logits = model(images.to(device, memory_format=torch.channels_last)).float().cpu()

@@ -1,0 +1,168 @@
+"""What training and inference cost against the bare network; both figures of each ratio from one run.
+
+    python benchmarks/segmentation.py WORK [--preset cpu] [--segmenters unet segnet] [--slides DATA] [--rounds 5]
+
+Tiles one synthetic slide in WORK, or the slides of DATA/kidney-mini, and prints for every segmenter
+  training    windows per second of a whole step fed from the patch stores (reading, augmentation, optimiser, average of
+              weights) against forward and backward on tensors that lie in memory
+  inference   windows per second from patch store to mask store, outlines and table against the network on tensors in memory
+with the settings of the preset. Jobs take turns and the median of the rounds counts, because a machine changes its speed.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow_scripts"))
+
+from glomerulearn import synthetic
+from glomerulearn.detection import detect_glomeruli
+from glomerulearn.inference import predict, tissue_windows
+from glomerulearn.models import autocast, pick_device, save_model
+from glomerulearn.networks.segmenters import build_segmenter
+from glomerulearn.patches import PatchStore
+from glomerulearn.tiling import tile_slide
+from glomerulearn.training import Trainer, segmentation_loss
+
+
+def settings_of(preset: str) -> dict:
+    """config.yaml with what the preset changes."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    if preset != "full":
+        _merge(config, yaml.safe_load((ROOT / "config" / "presets" / f"{preset}.yaml").read_text()))
+    return config
+
+
+def _merge(base: dict, changes: dict) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def make_stores(work: Path, config: dict, data: Path | None) -> list[Path]:
+    """Patch stores of the slides to train on and to infer."""
+    if data is None:
+        recipe = synthetic.Recipe(6000, 6000, mpp=2.0, glomeruli=60, cut_share=0)
+        truth = synthetic.make_slide(work / "made.svs", recipe, seed=0)
+        synthetic.write_outlines(work / "made.geojson", list(zip(truth.polygons, truth.grades, strict=True)), "made")
+        slides = [(work / "made.svs", work / "made.geojson")]
+        classes = {f"Grade {grade}": f"grade {grade}" for grade in range(4)}
+    else:
+        slides = [
+            (path, data / "kidney-mini" / "annotations" / f"{path.stem}.geojson")
+            for path in sorted((data / "kidney-mini" / "slides").glob("*.svs"))
+        ]
+        classes = {"Normal": "normal", "Sclerosed": "sclerosed"}
+    stores = []
+    for path, annotation in slides:
+        stores.append(work / f"{path.stem}.zarr.zip")
+        tile_slide(
+            path.stem,
+            path,
+            annotation,
+            None,
+            config["tiling"],
+            {"classes": classes, "label_images": "class"},
+            stores[-1],
+        )
+    return stores
+
+
+def seconds(jobs: dict, rounds: int) -> dict[str, float]:
+    """Median seconds of each job; a first round, not counted, warms up."""
+    times = {name: [] for name in jobs}
+    for _ in range(rounds + 1):
+        for name, job in jobs.items():
+            started = time.perf_counter()
+            job()
+            times[name].append(time.perf_counter() - started)
+    return {name: float(np.median(values[1:])) for name, values in times.items()}
+
+
+def training_figures(name: str, config: dict, stores: list[Path], rounds: int, device) -> tuple[float, float]:
+    """Windows per second: whole steps, and the bare network's forward and backward."""
+    chosen = dict(config["segmentation"], seed=0, windows_per_epoch=8 * config["segmentation"]["batch"])
+    chosen["network"] = config["segmentation"]["networks"][name]
+    chosen["learning_rate"] = config["segmentation"]["learning_rate"][name]
+    trainer = Trainer(name, stores, chosen, device)
+    size = chosen["window_px"], chosen["window_px"]
+    images = torch.randn(chosen["batch"], 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 2, (chosen["batch"], *size), device=device)
+    bare = build_segmenter(name, dict(chosen["network"]) | {"weights": "none"}, trainer.classes_out)
+    bare = bare.to(device, memory_format=torch.channels_last).train()
+
+    def step():
+        for _ in range(8):
+            with autocast(chosen["precision"], device):
+                logits = bare(images)
+            bare.zero_grad()
+            segmentation_loss(logits.float(), labels).backward()
+
+    epochs = iter(range(1, 1000))
+    times = seconds({"fed": lambda: trainer.run_epoch(next(epochs)), "bare": step}, rounds)
+    return chosen["windows_per_epoch"] / times["fed"], chosen["windows_per_epoch"] / times["bare"]
+
+
+def inference_figures(name: str, config: dict, store: Path, work: Path, rounds: int, device) -> tuple[float, float]:
+    """Windows per second: from patch store to outlines, and the bare network's."""
+    network = dict(config["segmentation"]["networks"][name]) | {"weights": "none"}
+    model = build_segmenter(name, network).to(device, memory_format=torch.channels_last).eval()
+    facts = {"segmenter": name, "network": network, "classes": ["glomerulus"], "mpp": config["tiling"]["mpp"]}
+    facts["normalise"] = config["segmentation"]["normalise"]
+    save_model(work / name, model.state_dict(), facts, [{"epoch": 0}])
+    detection = config["detection"]
+    patches = PatchStore(store)
+    size = detection["window_px"]
+    count = len(list(tissue_windows(patches, size, size - detection["overlap_px"])))
+    images = torch.randn(detection["batch"], 3, size, size, device=device)
+    targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
+
+    def whole():
+        detect_glomeruli(store, work / name, detection, *targets, device, torch.get_num_threads())
+
+    def bare():
+        for start in range(0, count, detection["batch"]):
+            predict(model, images[: count - start], detection["flips"])
+
+    times = seconds({"whole": whole, "bare": bare}, rounds)
+    return count / times["whole"], count / times["bare"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--preset", default="cpu", choices=["full", "cpu", "demo", "original"])
+    parser.add_argument("--segmenters", nargs="+", default=["unet", "segnet"])
+    parser.add_argument("--slides", type=Path, help="folder that holds kidney-mini")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    device = pick_device(1)
+    config = settings_of(options.preset)
+    stores = make_stores(options.work, config, options.slides)
+    largest = max(stores, key=lambda path: len(PatchStore(path).grid))
+    print(f"{device}, {options.threads} threads, preset {options.preset}, {len(stores)} slide(s)")
+    print(f"{'windows per second':24} {'whole':>8} {'bare':>8} {'ratio':>6}")
+    for name in options.segmenters:
+        print(f"  {json.dumps(config['segmentation']['networks'][name])}")
+        for what, figures in (
+            ("training", training_figures(name, config, stores, options.rounds, device)),
+            ("inference", inference_figures(name, config, largest, options.work, options.rounds, device)),
+        ):
+            whole, bare = figures
+            print(f"{name + ' ' + what:24} {whole:8.2f} {bare:8.2f} {whole / bare:6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
