@@ -116,6 +116,13 @@ def patches_for(split):
     )
 
 
+def starts():
+    """What each segmenter was trained from, in words, so that no score is compared without it."""
+    words = {"none": "from scratch", "torchvision": "ImageNet", "package": "ImageNet"}
+    own = {name: config["segmentation"]["networks"][name].get("weights", "none") for name in SEGMENTERS}
+    return {name: PRETRAINED.get(name) or words.get(weights, weights) for name, weights in own.items()}
+
+
 def scored():
     """The splits that segmenters are compared on."""
     return [split for split in config["detection"]["compare_on"] if slides_of(split)]

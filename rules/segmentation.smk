@@ -130,7 +130,7 @@ rule compare_segmenters:
         runtime=10,
     params:
         code=code("compare_segmenters"),
-        cfg=json.dumps({"seed": config["seed"], "groups": slide_groups()}, sort_keys=True),
+        cfg=json.dumps({"seed": config["seed"], "groups": slide_groups(), "starts": starts()}, sort_keys=True),
     script:
         "../workflow_scripts/compare_segmenters.py"
 
