@@ -216,6 +216,11 @@ def path_of(column):
 
 def gpu(wildcards):
     """GPUs that a job on a network asks for."""
+    return min(1, gpus(wildcards))
+
+
+def gpus(wildcards):
+    """GPUs that the training of a segmenter asks for."""
     if config["gpu"] == "auto":
         return int(which("nvidia-smi") is not None)
     return config["gpu"]

@@ -30,7 +30,7 @@ rule train_segmenter:
     resources:
         mem_mb=8000,
         runtime=2880,
-        gpu=gpu,
+        gpu=gpus,
     params:
         code=code("train_segmenter"),
         cfg=lambda wildcards: training_settings(wildcards.segmenter),

@@ -40,13 +40,13 @@ def snakemake(work, config, *arguments, root=ROOT, cores=2):
     return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
-def planned(work, config, root=ROOT):
+def planned(work, config, root=ROOT, targets=()):
     """What a dry run would do: rule -> number of jobs."""
-    result = snakemake(work, config, "-n", root=root)
+    result = snakemake(work, config, *targets, "-n", root=root)
     assert result.returncode == 0, result.stdout[-3000:]
     table = re.search(r"Job stats:\n.*?-\n(.*?)\ntotal", result.stdout, re.S)
     if table is None:
         assert "Nothing to be done" in result.stdout
         return {}
     jobs = dict(re.findall(r"^(\w+)\s+(\d+)$", table[1], re.M))
-    return {rule: int(count) for rule, count in jobs.items() if rule != "all"}
+    return {rule: int(count) for rule, count in jobs.items() if rule not in ("all", *targets)}

@@ -4,20 +4,23 @@ import json
 from pathlib import Path
 
 from glomerulearn.models import pick_device
+from glomerulearn.multi_gpu import run_together
 from glomerulearn.running import bar, logged
 from glomerulearn.training import train_segmenter
 
 if __name__ == "__main__":
     name = snakemake.wildcards.segmenter.partition(".")[0]  # unet.fold2 is a U-Net
     with logged(snakemake.log[0]):
-        train_segmenter(
-            name,
-            [Path(path) for path in snakemake.input.train],
-            [Path(path) for path in snakemake.input.val],
-            json.loads(snakemake.params.cfg),
-            Path(snakemake.output.weights).parent,
-            pick_device(snakemake.resources.gpu),
-            snakemake.threads,
-            bar(f"train {name}"),
-            snakemake.params.licence,
-        )
+        task = {
+            "name": name,
+            "train": [Path(path) for path in snakemake.input.train],
+            "val": [Path(path) for path in snakemake.input.val],
+            "settings": json.loads(snakemake.params.cfg),
+            "folder": Path(snakemake.output.weights).parent,
+            "threads": max(1, snakemake.threads // max(1, snakemake.resources.gpu)),
+            "licence": snakemake.params.licence,
+        }
+        if snakemake.resources.gpu > 1:
+            run_together(snakemake.resources.gpu, train_segmenter, task, log_file=snakemake.log[0])
+        else:
+            train_segmenter(**task, device=pick_device(snakemake.resources.gpu), progress=bar(f"train {name}"))

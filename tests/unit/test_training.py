@@ -1,19 +1,26 @@
 """Training: the loss by hand, both networks learn, the best epoch is kept, an interrupted run goes on."""
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from glomerulearn import training
 from glomerulearn.augmentation import paste_glomerulus, random_view
 from glomerulearn.errors import InputError
 from glomerulearn.inference import predict
 from glomerulearn.models import load_segmenter
+from glomerulearn.multi_gpu import run_together
 from glomerulearn.patches import PatchStore
-from glomerulearn.sampling import RandomWindows, glomerulus_centres
+from glomerulearn.sampling import EpochSampler, RandomWindows, glomerulus_centres
 from glomerulearn.training import segmentation_loss, train_segmenter
 
 AUGMENTATION = {
@@ -22,7 +29,7 @@ AUGMENTATION = {
 SETTINGS = {
     "window_px": 64, "batch": 8, "epochs": 4, "windows_per_epoch": 64, "learning_rate": 0.004, "weight_decay": 0.01,
     "patience": 10, "ema": 0.9, "glomerulus_share": 0.6, "class_balance": 0.5, "paste": 0.5, "normalise": False,
-    "tell_labels": False, "precision": "float32", "workers": 0, "seed": 0,
+    "tell_labels": False, "compile": False, "precision": "float32", "workers": 0, "seed": 0,
     "augmentation": AUGMENTATION,
 }  # fmt: skip
 NETWORKS = {"segnet": {"width": 0.125, "stages": 3}, "unet": {"base": 8, "depth": 3}}
@@ -109,29 +116,74 @@ def test_a_pasted_glomerulus_takes_on_the_windows_colours():
     assert paste_glomerulus(glass, empty, donor, label, rng)[0] is glass
 
 
-def test_interrupted_training_goes_on(small_store, tmp_path):
-    settings = SETTINGS | {"network": NETWORKS["unet"]}
-
-    class Cut(Exception):
-        pass
-
-    def until(last):
-        def progress(epochs):
-            for epoch in epochs:
-                if epoch > last:
-                    raise Cut
-                yield epoch
-
-        return progress
-
-    with pytest.raises(Cut):
-        train_segmenter("unet", [small_store], [small_store], settings, tmp_path / "cut", progress=until(2))
-    assert not (tmp_path / "cut" / "model.json").exists()
-    train_segmenter("unet", [small_store], [small_store], settings, tmp_path / "cut")
+def test_killed_training_goes_on_as_if_nothing_had_been(small_store, tmp_path):
+    """SIGKILL in the third epoch: the first two are not computed again, and the weights are those of an undisturbed run."""
+    settings = SETTINGS | {"network": NETWORKS["unet"], "epochs": 5}
+    code = (
+        "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from glomerulearn.training import train_segmenter; store = [Path(sys.argv[2])];"
+        "train_segmenter('unet', store, store, json.loads(sys.argv[3]), Path(sys.argv[4]), progress=lambda epochs: slow(epochs))"
+    )
+    slow = (
+        "import time\ndef slow(epochs):\n    for epoch in epochs:\n"
+        "        if epoch == 3:\n            print('third', flush=True); time.sleep(60)\n        yield epoch\n"
+    )
+    scripts = Path(training.__file__).parents[1]
+    command = [
+        sys.executable,
+        "-c",
+        slow + code,
+        str(scripts),
+        str(small_store),
+        json.dumps(settings),
+        str(tmp_path / "cut"),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "third\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL and not (tmp_path / "cut" / "model.json").exists()
+    asked = []
+    train_segmenter(
+        "unet",
+        [small_store],
+        [small_store],
+        settings,
+        tmp_path / "cut",
+        progress=lambda epochs: asked.extend(epochs) or asked,
+    )
+    assert asked == [3, 4, 5]
     train_segmenter("unet", [small_store], [small_store], settings, tmp_path / "whole")
     cut, whole = (pd.read_csv(tmp_path / run / "epochs.csv") for run in ("cut", "whole"))
-    assert list(cut["epoch"]) == [1, 2, 3, 4]
-    assert np.allclose(cut["train_loss"], whole["train_loss"], atol=1e-3)
+    assert list(cut["epoch"]) == [1, 2, 3, 4, 5]
+    assert np.allclose(cut["train_loss"], whole["train_loss"], atol=1e-5)
+    cut, whole = (load_file(tmp_path / run / "model.safetensors") for run in ("cut", "whole"))
+    assert all(torch.allclose(cut[key], whole[key], atol=1e-5) for key in whole)
+
+
+def test_two_processes_train_one_network(small_store, tmp_path):
+    """As on two GPUs, but on the CPU: each has its share of the windows, and what is written is one network that learned."""
+    settings = SETTINGS | {"network": NETWORKS["unet"], "epochs": 3}
+    task = {
+        "name": "unet", "train": [small_store], "val": [small_store], "settings": settings, "folder": tmp_path,
+        "threads": 1, "licence": "CC0",
+    }  # fmt: skip
+    run_together(2, train_segmenter, task, backend="gloo", log_file=str(tmp_path / "log"))
+    epochs = pd.read_csv(tmp_path / "epochs.csv")
+    assert len(epochs) == 3 and epochs["train_loss"].iloc[-1] < 0.9 * epochs["train_loss"].iloc[0]
+    assert json.loads((tmp_path / "model.json").read_text())["licence"] == "CC0"
+    assert (tmp_path / "log").read_text().count("epoch 3 of 3") == 1
+    shares = [set(EpochSampler(9, rank, 2)) for rank in (0, 1)]
+    assert shares == [{0, 2, 4, 6}, {1, 3, 5, 7}]
+
+
+def test_compiled_on_request(small_store, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
+    settings = SETTINGS | {"network": NETWORKS["unet"]}
+    trainer = training.Trainer("unet", [small_store], settings | {"compile": True}, torch.device("cpu"))
+    assert compiled == [trainer.model]
+    training.Trainer("unet", [small_store], settings, torch.device("cpu"))
+    assert len(compiled) == 1
 
 
 def test_early_stopping(small_store, tmp_path):

@@ -1,5 +1,6 @@
 """What a rerun does: only what is new, and everything that is."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -155,6 +156,27 @@ def test_one_segmenters_settings_leave_the_other_alone(finished):
     work, config = finished
     segmentation = config["segmentation"] | {"learning_rate": {"segnet": 0.001, "unet": 0.003}}
     assert planned(work, config | {"segmentation": segmentation})["train_segmenter"] == 1
+
+
+def test_segmenters_from_elsewhere_need_no_training(finished, cohort, tmp_path):
+    """One new slide without outlines, the networks of another cohort: outlines come out, and nothing is trained."""
+    work, config = finished
+    sheet = runs.write_sheet(cohort / "late.tsv", [{"slide": "late", "path": "slides/a05.svs", "split": "predict"}])
+    elsewhere = {name: str(work / f"results/models/{name}/model.safetensors") for name in ("segnet", "unet")}
+    changed = config | {"slides": str(sheet), "pretrained": elsewhere}
+    result = snakemake(tmp_path, changed, "detection")
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "train_segmenter" not in result.stdout
+    found = json.loads((tmp_path / "results" / "detections" / "best" / "late.geojson").read_text())
+    assert len(found["features"]) >= 5
+    # the address changes nothing, the content everything
+    copy = tmp_path / "elsewhere" / "model.safetensors"
+    copy.parent.mkdir()
+    shutil.copyfile(elsewhere["unet"], copy)
+    assert planned(tmp_path, changed | {"pretrained": elsewhere | {"unet": str(copy)}}, targets=["detection"]) == {}
+    shutil.copyfile(elsewhere["segnet"], copy)
+    jobs = planned(tmp_path, changed | {"pretrained": elsewhere | {"unet": str(copy)}}, targets=["detection"])
+    assert jobs["take_segmenter"] == 1
 
 
 @pytest.mark.parametrize(

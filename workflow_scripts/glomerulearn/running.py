@@ -10,12 +10,14 @@ from tqdm import tqdm
 
 from glomerulearn.errors import InputError
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 
 @contextmanager
 def logged(path: str) -> Iterator[None]:
     """Send logging, warnings and the traceback of whatever goes wrong in the block to the file `path`."""
     handler = logging.FileHandler(path, mode="w")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)

@@ -82,16 +82,17 @@ class RandomWindows(Dataset):
 
 
 class EpochSampler(Sampler):
-    """The indices of one epoch of `RandomWindows`: set `epoch`, then iterate."""
+    """The indices of one epoch of `RandomWindows`, or this process's share of them: set `epoch`, then iterate."""
 
-    def __init__(self, length: int):
-        self.length, self.epoch = length, 0
+    def __init__(self, length: int, rank: int = 0, processes: int = 1):
+        self.length, self.rank, self.processes, self.epoch = length, rank, processes, 0
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.processes
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.length, (self.epoch + 1) * self.length))
+        first = self.epoch * self.length + self.rank
+        return iter(range(first, first + len(self) * self.processes, self.processes))
 
 
 class GridWindows(Dataset):

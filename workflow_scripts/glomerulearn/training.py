@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from glomerulearn.errors import InputError
 from glomerulearn.familiarity import data_digest, known_slides
 from glomerulearn.models import autocast, save_model
+from glomerulearn.multi_gpu import as_leader_says, place
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import EpochSampler, GridWindows, RandomWindows, to_tensor
@@ -65,7 +66,12 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
         )
-        self.sampler = EpochSampler(data.length)
+        # what steps run through: the same network, compiled, and on several GPUs in step with its copies
+        self.stepping = torch.compile(self.model) if settings["compile"] else self.model
+        rank, processes = place()
+        if processes > 1:
+            self.stepping = nn.parallel.DistributedDataParallel(self.stepping)
+        self.sampler = EpochSampler(data.length, rank, processes)
         self.loader = DataLoader(
             data,
             settings["batch"],
@@ -92,7 +98,7 @@ class Trainer:
         for images, labels in self.loader:
             images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
             with autocast(self.settings["precision"], self.device):
-                logits = self.model(images)
+                logits = self.stepping(images)
             loss = segmentation_loss(logits.float(), labels.to(self.device, non_blocking=True))
             self.optimiser.zero_grad()
             loss.backward()
@@ -122,13 +128,15 @@ def train_segmenter(
     settings: `network` (keyword arguments of the architecture), `window_px`, `batch`, `epochs`, `windows_per_epoch`,
     `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `class_balance`,
     `paste`, `normalise` (give all slides one stain first), `augmentation`, `tell_labels` (labels are classes of their
-    own), `precision` (auto | float32 | bfloat16), `workers`, `seed`.
+    own), `precision` (auto | float32 | bfloat16), `compile` (through torch.compile), `workers`, `seed`.
     licence: under which others may use the weights, for the model card.
     An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
+    Where several processes train together (`multi_gpu`), the first one watches, writes and returns.
     Returns: the content of `model.json`. Raises: InputError when a split has no usable slide or no outline.
     """
     device = device or torch.device("cpu")
     torch.set_num_threads(threads)
+    leads = place()[0] == 0
     train, val = usable(train, "train"), usable(val, "val")
     trainer = Trainer(name, train, settings, device)
     state = {"epoch": 0, "rows": [], "best": -1.0, "best_epoch": 0, "best_state": None}
@@ -142,31 +150,38 @@ def train_segmenter(
             break
         started = time.perf_counter()
         loss = trainer.run_epoch(epoch)
-        with torch.no_grad():
-            val_loss, counts = evaluate(trainer.average, val, settings, device)
-        state["rows"].append(
-            {
-                "epoch": epoch,
-                "train_loss": round(loss, 5),
-                "val_loss": round(val_loss, 5),
-                "val_accuracy": round(counts.accuracy, 5),
-                "val_mean_iou": round(counts.mean_iou, 5),
-                "val_dice": round(counts.dice, 5),
-                "learning_rate": trainer.schedule.get_last_lr()[0],
-                "seconds": round(time.perf_counter() - started, 1),
-            }
-        )
-        taken = np.mean([row["seconds"] for row in state["rows"]])
-        left = timedelta(seconds=round(taken * (settings["epochs"] - epoch)))
-        log.info("%s: epoch %d of %d, at most %s left: %s", name, epoch, settings["epochs"], left, state["rows"][-1])
-        if hasattr(rounds, "set_postfix"):
-            rounds.set_postfix(loss=f"{loss:.3f}", val_dice=f"{counts.dice:.3f}")
-        state["epoch"] = epoch
-        if counts.mean_iou > state["best"]:
-            kept = trainer.average.state_dict().items()
-            weights = {key: value.detach().cpu().clone().contiguous() for key, value in kept}
-            state |= {"best": counts.mean_iou, "best_epoch": epoch, "best_state": weights}
-        _save_resume(resume, digest, trainer.parts, state)
+        if leads:
+            with torch.no_grad():
+                val_loss, counts = evaluate(trainer.average, val, settings, device)
+            state["rows"].append(
+                {
+                    "epoch": epoch,
+                    "train_loss": round(loss, 5),
+                    "val_loss": round(val_loss, 5),
+                    "val_accuracy": round(counts.accuracy, 5),
+                    "val_mean_iou": round(counts.mean_iou, 5),
+                    "val_dice": round(counts.dice, 5),
+                    "learning_rate": trainer.schedule.get_last_lr()[0],
+                    "seconds": round(time.perf_counter() - started, 1),
+                }
+            )
+            left = timedelta(
+                seconds=round(np.mean([row["seconds"] for row in state["rows"]]) * (settings["epochs"] - epoch))
+            )
+            log.info(
+                "%s: epoch %d of %d, at most %s left: %s", name, epoch, settings["epochs"], left, state["rows"][-1]
+            )
+            if hasattr(rounds, "set_postfix"):
+                rounds.set_postfix(loss=f"{loss:.3f}", val_dice=f"{counts.dice:.3f}")
+            if counts.mean_iou > state["best"]:
+                kept = trainer.average.state_dict().items()
+                weights = {key: value.detach().cpu().clone().contiguous() for key, value in kept}
+                state |= {"best": counts.mean_iou, "best_epoch": epoch, "best_state": weights}
+            state["epoch"] = epoch
+            _save_resume(resume, digest, trainer.parts, state)
+        state["best_epoch"] = as_leader_says(state["best_epoch"])
+    if not leads:
+        return {}
     best = next(row for row in state["rows"] if row["epoch"] == state["best_epoch"])
     facts = {
         "segmenter": name,
