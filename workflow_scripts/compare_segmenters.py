@@ -12,7 +12,7 @@ if __name__ == "__main__":
     with logged(snakemake.log[0]):
         scores = pd.concat([read_scores(path) for path in snakemake.input.tables])
         cfg = json.loads(snakemake.params.cfg)
-        scores.insert(1, "start", scores["segmenter"].map(cfg["starts"]))
+        scores["start"] = scores["segmenter"].map(cfg["starts"])
         for target, table in (
             (snakemake.output.table, scores),
             (snakemake.output.groups, score_groups(scores, cfg["groups"])),
