@@ -165,12 +165,7 @@ def train_segmenter(
                     "seconds": round(time.perf_counter() - started, 1),
                 }
             )
-            left = timedelta(
-                seconds=round(np.mean([row["seconds"] for row in state["rows"]]) * (settings["epochs"] - epoch))
-            )
-            log.info(
-                "%s: epoch %d of %d, at most %s left: %s", name, epoch, settings["epochs"], left, state["rows"][-1]
-            )
+            _log_epoch(name, state["rows"], settings["epochs"])
             if hasattr(rounds, "set_postfix"):
                 rounds.set_postfix(loss=f"{loss:.3f}", val_dice=f"{counts.dice:.3f}")
             if counts.mean_iou > state["best"]:
@@ -183,25 +178,36 @@ def train_segmenter(
     if not leads:
         return {}
     best = next(row for row in state["rows"] if row["epoch"] == state["best_epoch"])
-    facts = {
-        "segmenter": name,
-        "network": dict(settings["network"]),
-        "settings": dict(settings),
-        "mpp": PatchStore(train[0]).mpp,
-        "normalise": settings["normalise"],
-        "classes": trainer.classes,
-        "train": [PatchStore(path).slide for path in train],
-        "val": [PatchStore(path).slide for path in val],
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "best_epoch": best,
-        "known": known_slides([PatchStore(path) for path in train]),
-        "data": data_digest([*train, *val]),
-        "versions": {name: version(name) for name in ("torch", "torchvision")} | {"python": platform.python_version()},
-        "licence": licence,
-    }
+    facts = model_card(name, settings, trainer, train, val) | {"best_epoch": best, "licence": licence}
     save_model(folder, state["best_state"], facts, state["rows"])
     resume.unlink(missing_ok=True)
     return facts
+
+
+def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[Path], val: Sequence[Path]) -> dict:
+    """What it takes to rebuild a network and to know where it may be used: architecture, data, resolution, versions."""
+    stores = [PatchStore(path) for path in train]
+    return {
+        "segmenter": name,
+        "network": dict(settings["network"]),
+        "settings": dict(settings),
+        "mpp": stores[0].mpp,
+        "normalise": settings["normalise"],
+        "classes": trainer.classes,
+        "train": [store.slide for store in stores],
+        "val": [PatchStore(path).slide for path in val],
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "known": known_slides(stores),
+        "data": data_digest([*train, *val]),
+        "versions": {name: version(name) for name in ("torch", "torchvision")} | {"python": platform.python_version()},
+    }
+
+
+def _log_epoch(name: str, rows: Sequence[Mapping], epochs: int) -> None:
+    left = np.mean([row["seconds"] for row in rows]) * (epochs - len(rows))
+    log.info(
+        "%s: epoch %d of %d, at most %s left: %s", name, len(rows), epochs, timedelta(seconds=round(left)), rows[-1]
+    )
 
 
 def evaluate(model, paths: Sequence[Path], settings: Mapping, device) -> tuple[float, PixelCounts]:
