@@ -97,7 +97,7 @@ def training_figures(name: str, config: dict, stores: list[Path], rounds: int, d
     size = chosen["window_px"], chosen["window_px"]
     images = torch.randn(chosen["batch"], 3, *size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (chosen["batch"], *size), device=device)
-    bare = build_segmenter(name, dict(chosen["network"]) | {"weights": "none"}, trainer.classes_out)
+    bare = build_segmenter(name, dict(chosen["network"]) | {"weights": "none"}, 1 + len(trainer.classes))
     bare = bare.to(device, memory_format=torch.channels_last).train()
 
     def step():

@@ -65,7 +65,7 @@ def train_autoencoder(
         rows.append({"epoch": epoch, "train_loss": float(np.mean(losses)), "val_loss": float(np.mean(val_losses))})
         log.info("autoencoder: %s", rows[-1])
         if rows[-1]["val_loss"] < best[0]:
-            state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
+            state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
             best = rows[-1]["val_loss"], state, epoch
     facts = {
         "settings": dict(settings),

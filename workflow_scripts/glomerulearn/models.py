@@ -46,7 +46,8 @@ def save_model(folder: Path, state: Mapping, facts: Mapping, rows: Sequence[Mapp
     """Write weights (safetensors), facts (JSON) and epochs (CSV) into `folder`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(state), folder / "model.safetensors", {_CARD: json.dumps(facts)})
+    packed = {key: value.contiguous() for key, value in state.items()}  # channels_last is not
+    save_file(packed, folder / "model.safetensors", {_CARD: json.dumps(facts)})
     (folder / "model.json").write_text(json.dumps(facts, indent=2) + "\n")
     with (folder / "epochs.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())

@@ -170,7 +170,7 @@ def train_segmenter(
                 rounds.set_postfix(loss=f"{loss:.3f}", val_dice=f"{counts.dice:.3f}")
             if counts.mean_iou > state["best"]:
                 kept = trainer.average.state_dict().items()
-                weights = {key: value.detach().cpu().clone().contiguous() for key, value in kept}
+                weights = {key: value.detach().cpu().clone() for key, value in kept}
                 state |= {"best": counts.mean_iou, "best_epoch": epoch, "best_state": weights}
             state["epoch"] = epoch
             _save_resume(resume, digest, trainer.parts, state)
