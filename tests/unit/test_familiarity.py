@@ -14,7 +14,7 @@ def test_the_same_slide_is_familiar(small_store):
     store = PatchStore(small_store)
     known = known_slides([store])
     assert unfamiliar(store, known) == [] and unfamiliar(store, None) == []
-    assert known["files"] == [file_of(store)] and known["mpp_level0"] == [1.0]
+    assert known["files"] == [file_of(store.attributes)] and known["mpp_level0"] == [1.0]
     assert (store.density[0] > 0.1).all()
 
 

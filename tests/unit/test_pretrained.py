@@ -25,7 +25,7 @@ def elsewhere(small_store, tmp_path):
     torch.manual_seed(3)
     facts = {
         "segmenter": "unet", "network": NETWORK, "classes": ["glomerulus"], "mpp": 2.0, "train": ["small"],
-        "normalise": True, "known": {"files": [file_of(PatchStore(small_store))]},
+        "normalise": True, "known": {"files": [file_of(PatchStore(small_store).attributes)]},
     }  # fmt: skip
     save_model(tmp_path / "elsewhere", build_segmenter("unet", NETWORK).state_dict(), facts, [{"epoch": 1}])
     return tmp_path / "elsewhere"

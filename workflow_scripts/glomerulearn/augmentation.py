@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 
+from glomerulearn.slide_stain import GLASS
+
 # rows: optical density of haematoxylin, eosin, and their residual in R, G, B (Ruifrok, Johnston 2001)
 _HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # natural optical density of an 8-bit value
 
-_GLASS = 220  # a pixel with no channel below this is no tissue
 _MIN_PASTED_PX = 200
 
 Reader = Callable[[int, int, int, int], np.ndarray]
@@ -81,7 +82,7 @@ def paste_glomerulus(
 
 def _tissue(image: np.ndarray) -> np.ndarray:
     red, green, blue = cv2.split(image)
-    return cv2.min(cv2.min(red, green), blue) < _GLASS
+    return cv2.min(cv2.min(red, green), blue) < GLASS
 
 
 def _in_colours_of(image: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -18,21 +18,21 @@ _MPP_MARGIN = 1.5
 def known_slides(stores: Sequence[PatchStore]) -> dict:
     """What to remember of the slides that a segmenter is trained on: `files`, `mpp_level0`, `density` (one per slide)."""
     return {
-        "files": [file_of(store) for store in stores],
+        "files": [file_of(store.attributes) for store in stores],
         "mpp_level0": [store.mpp_level0 for store in stores],
         "density": [np.round(store.density[0], 4).tolist() for store in stores],
     }
 
 
-def file_of(store: PatchStore) -> str:
+def file_of(attributes: Mapping) -> str:
     """What tells a slide's file from another's: its size and a digest of its first megabyte."""
-    return f"{store.attributes['source_bytes']}-{store.attributes['source_digest'][:16]}"
+    return f"{attributes['source_bytes']}-{attributes['source_digest'][:16]}"
 
 
 def data_digest(paths: Sequence[Path]) -> str:
     """sha256 of what a segmenter is trained on and watched by: the slides' files and their outlines, in any order."""
     stores = [PatchStore(path) for path in paths]
-    parts = [[file_of(store), hashlib.sha256(store.read("outlines")).hexdigest()] for store in stores]
+    parts = [[file_of(store.attributes), hashlib.sha256(store.read("outlines")).hexdigest()] for store in stores]
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from glomerulearn.errors import InputError
+from glomerulearn.familiarity import file_of
 from glomerulearn.stores import StoreReader
 
 
@@ -25,7 +26,7 @@ def check_leaks(
     for path in patches:
         facts = StoreReader(path).attributes
         split, patient = splits[facts["slide"]]
-        file = f"{facts['source_bytes']}-{facts['source_digest'][:16]}" if "source_digest" in facts else ""
+        file = file_of(facts) if "source_digest" in facts else ""
         rows.append({"slide": facts["slide"], "split": split, "patient": patient, "file": file})
     for column in ("file", "patient"):
         found = defaultdict(dict)
