@@ -71,6 +71,9 @@ def run(work: Path, config: dict, cores: int, goal: str) -> float:
         str(work),
         "--quiet",
         "all",
+        # trainings side by side get through more windows than one after the other with all cores each
+        "--set-threads",
+        f"train_segmenter={max(1, cores // 2)}",
     ]
     subprocess.run([*command, "--configfile", str(work / "config.yaml")], check=True, cwd=ROOT)
     return time.perf_counter() - started
