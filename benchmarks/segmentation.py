@@ -29,7 +29,7 @@ from glomerulearn.models import autocast, pick_device, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.tiling import tile_slide
-from glomerulearn.training import Trainer, segmentation_loss
+from glomerulearn.training import Trainer, deep_loss
 
 
 def settings_of(preset: str) -> dict:
@@ -103,9 +103,9 @@ def training_figures(name: str, config: dict, stores: list[Path], rounds: int, d
     def step():
         for _ in range(8):
             with autocast(chosen["precision"], device):
-                logits = bare(images)
+                outputs = bare(images)
             bare.zero_grad()
-            segmentation_loss(logits.float(), labels).backward()
+            deep_loss(outputs, labels)[0].backward()
 
     epochs = iter(range(1, 1000))
     times = seconds({"fed": lambda: trainer.run_epoch(next(epochs)), "bare": step}, rounds)

@@ -56,6 +56,14 @@ def test_segnet_unpools_where_the_encoder_pooled(monkeypatch):
     assert len(seen) == 3 and torch.equal(seen[-1], first)
 
 
+def test_segnet_is_judged_at_every_stage_in_training():
+    model = build_segmenter("segnet", {"width": 0.125, "stages": 3, "deep_supervision": True})
+    images = torch.randn(2, 3, 32, 48)
+    outputs = model.train()(images)
+    assert [tuple(output.shape) for output in outputs] == [(2, 2, 32, 48), (2, 2, 4, 6), (2, 2, 8, 12), (2, 2, 16, 24)]
+    assert model.eval()(images).shape == (2, 2, 32, 48)
+
+
 def test_unet_skips_carry_detail():
     """With the bottom silenced, the output still depends on single pixels: only a skip can bring them."""
     model = build_segmenter("unet", {"base": 4, "depth": 3}).eval()

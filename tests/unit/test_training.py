@@ -21,7 +21,7 @@ from glomerulearn.models import load_segmenter
 from glomerulearn.multi_gpu import run_together
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import EpochSampler, RandomWindows, glomerulus_centres
-from glomerulearn.training import segmentation_loss, train_segmenter
+from glomerulearn.training import deep_loss, segmentation_loss, train_segmenter
 
 AUGMENTATION = {
     "flip": True, "rotation": True, "scale": [0.9, 1.1], "elastic_px": 1.0, "stain": 0.1, "colour": 0.1, "blur": 0.1,
@@ -32,7 +32,7 @@ SETTINGS = {
     "tell_labels": False, "compile": False, "precision": "float32", "workers": 0, "seed": 0,
     "augmentation": AUGMENTATION,
 }  # fmt: skip
-NETWORKS = {"segnet": {"width": 0.125, "stages": 3}, "unet": {"base": 8, "depth": 3}}
+NETWORKS = {"segnet": {"width": 0.125, "stages": 3, "deep_supervision": True}, "unet": {"base": 8, "depth": 3}}
 
 
 def test_loss_by_hand():
@@ -42,6 +42,18 @@ def test_loss_by_hand():
     cross_entropy = -(np.log(0.75) + np.log(0.5)) / 2
     dice = (2 * 0.75 + 1) / (0.75 + 0.5 + 1 + 1)
     assert segmentation_loss(logits, labels).item() == pytest.approx(cross_entropy + 1 - dice, rel=1e-5)
+
+
+def test_deeper_outputs_count_half():
+    """What a layer at half the size says is judged by every second label."""
+    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
+    labels[0, :2, :2] = 1
+    output, side = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
+    own = segmentation_loss(output, labels)
+    expected = own + 0.5 * segmentation_loss(side, labels[:, ::2, ::2])
+    loss, reported = deep_loss([output, side], labels)
+    assert loss.item() == pytest.approx(expected.item()) and reported.item() == pytest.approx(own.item())
+    assert deep_loss(output, labels)[0].item() == pytest.approx(own.item())
 
 
 @pytest.mark.parametrize("name", ["segnet", "unet"])

@@ -28,6 +28,8 @@ from glomerulearn.scoring import PixelCounts
 
 log = logging.getLogger(__name__)
 
+_SIDE_WEIGHT = 0.5
+
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy over the classes, plus soft Dice loss (Milletari et al. 2016) of glomerulus, whatever its label.
@@ -39,6 +41,24 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
     overlap = (probability * truth).sum()
     dice = (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
     return cross_entropy + 1 - dice
+
+
+def deep_loss(
+    outputs: torch.Tensor | Sequence[torch.Tensor], labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss to descend, and that of the network's output alone, which are the same without deep supervision.
+
+    outputs: logits (N, classes, h, w), or a list of them and of those of deeper layers at smaller sizes, whose mean loss
+    counts half (deep supervision, Lee et al. 2015); labels: int64 (N, h, w).
+    """
+    outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    loss = segmentation_loss(outputs[0].float(), labels)
+    sides = [segmentation_loss(side.float(), _shrink(labels, side.shape[-2:])) for side in outputs[1:]]
+    return loss + _SIDE_WEIGHT * sum(sides) / max(1, len(sides)), loss.detach()
+
+
+def _shrink(labels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    return nn.functional.interpolate(labels[:, None].float(), size=tuple(size), mode="nearest")[:, 0].long()
 
 
 class Trainer:
@@ -98,8 +118,8 @@ class Trainer:
         for images, labels in self.loader:
             images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
             with autocast(self.settings["precision"], self.device):
-                logits = self.stepping(images)
-            loss = segmentation_loss(logits.float(), labels.to(self.device, non_blocking=True))
+                outputs = self.stepping(images)
+            loss, own_loss = deep_loss(outputs, labels.to(self.device, non_blocking=True))
             self.optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -108,7 +128,7 @@ class Trainer:
             # a short memory at first, so that the average does not drag the random start along
             step = self.schedule.last_epoch
             _follow(self.average, self.model, min(self.settings["ema"], (1 + step) / (10 + step)))
-            losses.append(loss.detach())
+            losses.append(own_loss)
         return torch.stack(losses).mean().item()
 
 

@@ -16,12 +16,16 @@ class SegNet(nn.Module):
 
     encoder: `vgg16` or `vgg19`; width: factor on the channels (1 = the paper's); stages: how many of VGG's five.
     weights: `none`, `torchvision` (ImageNet VGG with batch norm, needs width 1) or a path to a local state dict.
-    Input: float (N, 3, h, w), h and w divisible by `stride`. Output: logits (N, classes, h, w).
+    deep_supervision: also judge what goes into every stage of the decoder (Lee et al. 2015). Without the paper's pretrained
+    encoder nothing short leads from the loss to the deep layers, and training stays at `all background` for long.
+    Input: float (N, 3, h, w), h and w divisible by `stride`. Output: logits (N, classes, h, w); in training with
+    deep_supervision a list of them, the full size first, then from the coarsest on.
     """
 
     def __init__(
-        self, classes: int = 2, encoder: str = "vgg16", width: float = 1.0, stages: int = 5, weights: str = "none"
-    ):
+        self, classes: int = 2, encoder: str = "vgg16", width: float = 1.0, stages: int = 5, weights: str = "none",
+        deep_supervision: bool = False,
+    ):  # fmt: skip
         super().__init__()
         counts = _STAGES[encoder][:stages]
         channels = [max(8, int(channel * width)) for channel in _CHANNELS[:stages]]
@@ -38,20 +42,25 @@ class SegNet(nn.Module):
             )
         )
         self.head = nn.Conv2d(channels[0], classes, 3, padding=1)
+        sides = channels[::-1] if deep_supervision else []
+        self.side_heads = nn.ModuleList(nn.Conv2d(channel, classes, 1) for channel in sides)
         initialise(self)
         if weights != "none":
             self._load_vgg(encoder, weights)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        indices, sizes = [], []
+    def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        indices, sizes, stages = [], [], []
         for stage in self.encoder:
             images = stage(images)
             sizes.append(images.shape[-2:])
             images, where = nn.functional.max_pool2d(images, 2, return_indices=True)
             indices.append(where)
         for stage in self.decoder:
+            stages.append(images)
             images = stage(nn.functional.max_unpool2d(images, indices.pop(), 2, output_size=sizes.pop()))
-        return self.head(images)
+        if not (self.training and self.side_heads):
+            return self.head(images)
+        return [self.head(images), *(head(stage) for head, stage in zip(self.side_heads, stages, strict=True))]
 
     def _load_vgg(self, encoder: str, weights: str) -> None:
         import torchvision  # slow to import, and only pretrained encoders need it
