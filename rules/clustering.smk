@@ -35,7 +35,7 @@ rule reduce_embeddings:
 
 
 rule cluster_glomeruli:
-    """Fit K-means for every k and let each metric choose its k."""
+    """Fit K-means for every k and let each metric choose its k; fit the other clusterers."""
     input:
         coordinates="results/reductions/{extractor}_{reducer}.npz",
     output:
@@ -59,7 +59,8 @@ rule cluster_glomeruli:
         cfg=json.dumps(
             {
                 "k_range": config["clustering"]["k_range"],
-                "metrics": METRICS,
+                "metrics": config["clustering"]["metrics"],
+                "clusterers": CLUSTERERS,
                 "seed": config["seed"],
                 "sites": sites(),
             },
@@ -97,7 +98,7 @@ rule assign_clusters:
 
 
 rule collect_variants:
-    """All variants in one table: k, score, agreement with the label and with the site, stability."""
+    """All variants in one table: k, score, agreement with the label and with the site, stability, and which one to take."""
     input:
         tables=[f"results/scores/variants/{extractor}_{reducer}.tsv" for extractor, reducer in SPACES],
     output:
@@ -122,11 +123,37 @@ rule collect_variants:
         "../workflow_scripts/collect_variants.py"
 
 
+rule order_grades:
+    """Number the clusters of the chosen variant from the least to the most scarred."""
+    input:
+        variants="results/scores/variants.tsv",
+        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+        morphology=expand("results/embeddings/morphology/{slide}.npz", slide=reference()),
+    output:
+        grades="results/clusters/grades.json",
+    log:
+        "results/logs/order_grades.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("order_grades"),
+        spaces=[list(space) for space in SPACES],
+    script:
+        "../workflow_scripts/order_grades.py"
+
+
 rule collect_glomeruli:
-    """All glomeruli of the cohort in one table, one column per variant."""
+    """All glomeruli of the cohort in one table: measures, one column per variant, and the grade."""
     input:
         assignments=expand("results/assignments/{slide}.csv", slide=COHORT),
         detections=expand("results/detections/best/{slide}.csv", slide=SLIDES),
+        morphology=expand("results/embeddings/morphology/{slide}.npz", slide=COHORT),
+        grades="results/clusters/grades.json",
     output:
         table="results/glomeruli.csv",
     log:
@@ -144,8 +171,42 @@ rule collect_glomeruli:
         "../workflow_scripts/collect_glomeruli.py"
 
 
+rule score_grades:
+    """How far the grades agree with the labels, and how many glomeruli of every slide and patient have each."""
+    input:
+        glomeruli="results/glomeruli.csv",
+    output:
+        scores=report(
+            "results/scores/grading.tsv",
+            category="3 Grading",
+            labels={"table": "grades against labels"},
+            caption="../report/grading.rst",
+        ),
+        confusion="results/scores/confusion.tsv",
+        slides="results/grades_per_slide.tsv",
+        patients="results/grades_per_patient.tsv",
+    log:
+        "results/logs/score_grades.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("score_grades"),
+        cfg=json.dumps(
+            {"sites": sites(COHORT), "patients": patients(), "order": config["clustering"]["label_order"]},
+            sort_keys=True,
+        ),
+    script:
+        "../workflow_scripts/score_grades.py"
+
+
 rule grading:
-    """Target: every glomerulus in every variant."""
+    """Target: every glomerulus in every variant, and its grade."""
     input:
         "results/glomeruli.csv",
         "results/scores/variants.tsv",
+        "results/scores/grading.tsv",

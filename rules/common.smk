@@ -69,7 +69,12 @@ SEGMENTERS = config["segmentation"]["segmenters"] if SLIDES else []
 PRETRAINED = {name: config["pretrained"][name] for name in SEGMENTERS if name in config["pretrained"]}
 EXTRACTORS = config["embedding"]["extractors"]
 REDUCERS = config["reduction"]["reducers"]
-METRICS = config["clustering"]["metrics"]
+CLUSTERERS = config["clustering"]["clusterers"]
+# a variant is named after the metric that chose K-means' k, or after another clusterer
+METHODS = [
+    *(config["clustering"]["metrics"] if "kmeans" in CLUSTERERS else []),
+    *(name for name in CLUSTERERS if name != "kmeans"),
+]
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
 # unet.fold2: the U-Net of the second round of cross-validation
 TRAINED = f"({'|'.join(config['segmentation']['networks'])})(\\.fold[1-9][0-9]*)?"
@@ -81,7 +86,7 @@ wildcard_constraints:
     split="train|val|test|held",
     extractor="|".join(EXTRACTORS),
     reducer="|".join(REDUCERS),
-    metric="|".join(METRICS),
+    method="|".join(METHODS),
 
 
 def slides_of(*splits):
@@ -149,12 +154,17 @@ def settings(*rooms, **more):
     return json.dumps({room: config[room] for room in rooms} | more, sort_keys=True)
 
 
-def sites():
-    """Slide -> site ("" = unknown) of the reference slides."""
+def sites(slides=None):
+    """Slide -> site ("" = unknown) of some slides, by default the reference."""
     found = {name: row["site"] for name, row in SLIDES.items()} | {
         name: rows[0]["site"] for name, rows in CROPS.items()
     }
-    return {name: found[name] for name in reference()}
+    return {name: found[name] for name in (reference() if slides is None else slides)}
+
+
+def patients():
+    """Slide -> patient, of the slides that name one."""
+    return {name: row["patient"] for name, row in SLIDES.items() if row["patient"]}
 
 
 def slide_groups():
@@ -235,6 +245,11 @@ def training_settings(segmenter):
     chosen["network"] = config["segmentation"]["networks"][segmenter]
     chosen["learning_rate"] = config["segmentation"]["learning_rate"][segmenter]
     return json.dumps(chosen, sort_keys=True)
+
+
+def extractor_settings(extractor):
+    """What config says of an extractor."""
+    return (config["embedding"] | config["embedding"]["networks"]).get(extractor, {})
 
 
 def detection_settings():

@@ -91,6 +91,9 @@ rule train_autoencoder:
         "../workflow_scripts/train_autoencoder.py"
 
 
+ruleorder: measure_glomeruli > embed_glomeruli
+
+
 rule embed_glomeruli:
     """Turn every crop of a slide into a vector."""
     input:
@@ -116,10 +119,34 @@ rule embed_glomeruli:
     params:
         code=code("embed_glomeruli"),
         cfg=lambda wildcards: json.dumps(
-            config["embedding"][wildcards.extractor]
+            extractor_settings(wildcards.extractor)
             | {key: config["embedding"][key] for key in ("pixels", "orientations")}
             | {"seed": config["seed"]},
             sort_keys=True,
         ),
     script:
         "../workflow_scripts/embed_glomeruli.py"
+
+
+rule measure_glomeruli:
+    """Measure structure, stain and shape of every crop of a slide."""
+    input:
+        crops="results/crops/{slide}.zarr.zip",
+    output:
+        vectors="results/embeddings/morphology/{slide}.npz",
+    log:
+        "results/logs/measure_glomeruli/{slide}.log",
+    benchmark:
+        "results/benchmarks/measure_glomeruli/{slide}.jsonl"
+    conda:
+        "../envs/torch.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("measure_glomeruli"),
+        cfg=json.dumps({"pixels": config["embedding"]["pixels"]}, sort_keys=True),
+    script:
+        "../workflow_scripts/measure_glomeruli.py"

@@ -81,7 +81,7 @@ rule draw_k_scores:
         runtime=10,
     params:
         code=code("draw_k_scores"),
-        weights={name: config["embedding"][name].get("weights", "") for name in EXTRACTORS},
+        weights={name: extractor_settings(name).get("weights", "") for name in EXTRACTORS},
     script:
         "../workflow_scripts/draw_k_scores.py"
 
@@ -122,13 +122,13 @@ rule draw_variants:
     output:
         [
             report(
-                f"results/figures/variants/{{extractor}}_{{reducer}}_{metric}.png",
+                f"results/figures/variants/{{extractor}}_{{reducer}}_{method}.png",
                 category="4 Variants",
                 subcategory="{extractor}",
-                labels={"reducer": "{reducer}", "metric": metric},
+                labels={"reducer": "{reducer}", "method": method},
                 caption="../report/variant.rst",
             )
-            for metric in METRICS
+            for method in METHODS
         ],
     log:
         "results/logs/draw_variants/{extractor}_{reducer}.log",
@@ -141,7 +141,7 @@ rule draw_variants:
         runtime=30,
     params:
         code=code("draw_variants"),
-        metrics=METRICS,
+        methods=METHODS,
         sites=json.dumps(sites(), sort_keys=True),
     script:
         "../workflow_scripts/draw_variants.py"
@@ -151,10 +151,10 @@ FIGURES = [
     "results/figures/k_scores.png",
     "results/figures/agreement.png",
     *expand(
-        "results/figures/variants/{extractor}_{reducer}_{metric}.png",
+        "results/figures/variants/{extractor}_{reducer}_{method}.png",
         extractor=EXTRACTORS,
         reducer=REDUCERS,
-        metric=METRICS,
+        method=METHODS,
     ),
 ]
 if set(SEGMENTERS) - set(PRETRAINED):

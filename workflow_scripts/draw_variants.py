@@ -1,4 +1,4 @@
-"""Draw the variants of one extractor and reducer: scatter and gallery for each metric."""
+"""Draw the variants of one extractor and reducer: scatter and gallery for each method."""
 
 import json
 from pathlib import Path
@@ -16,5 +16,5 @@ if __name__ == "__main__":
             Path(snakemake.input.variants),
             [Path(path) for path in snakemake.input.crops],
         )
-        for metric, target in zip(snakemake.params.metrics, snakemake.output, strict=True):
-            figures.draw(metric, json.loads(snakemake.params.sites), Path(target))
+        for method, target in zip(snakemake.params.methods, snakemake.output, strict=True):
+            figures.draw(method, json.loads(snakemake.params.sites), Path(target))

@@ -115,22 +115,35 @@ def test_every_glomerulus_has_a_crop_and_every_variant(results):
     detections = [pd.read_csv(results / "detections" / "best" / f"{slide}.csv") for slide in SLIDES]
     assert len(table) == sum(map(len, detections)) > 120 and table["glomerulus"].is_unique
     assert {"slide", "glomerulus", "centroid_x_px", "centroid_y_px", "area_um2", "label", "cut"} <= set(table.columns)
-    variants = [column for column in table.columns if column.startswith(("autoencoder_", "vgg19_", "resnet50_"))]
-    assert len(variants) == 45 and table[variants].notna().all(axis=None)
-    assert (table["random_weights"] == "vgg19 resnet50").all()
+    variants = [column for column in table.columns if column.startswith(("autoencoder_", "resnet50_", "efficientnet_"))]
+    assert len(variants) == 60 and table[variants].notna().all(axis=None)
+    assert (table["random_weights"] == "resnet50").all()
     assert len(CropStore(results / "crops" / "a01.zarr.zip")) == (table["slide"] == "a01").sum()
 
 
 def test_variants_are_scored_as_stated(results):
     table = pd.read_csv(results / "scores" / "variants.tsv", sep="\t")
-    wanted = {"extractor", "reducer", "metric", "k", "score", "ari_label", "nmi_label", "ari_site", "stability", "n"}
-    assert wanted <= set(table.columns) and len(table) == 45
-    assert table.drop(columns=["weights"]).notna().all(axis=None) and table["k"].between(2, 10).all()
-    assert (table[table["extractor"] != "autoencoder"]["weights"] == "random").all()
+    wanted = {
+        "extractor",
+        "reducer",
+        "method",
+        "k",
+        "silhouette",
+        "ari_label",
+        "nmi_label",
+        "ari_site",
+        "stability",
+        "n",
+    }
+    assert wanted <= set(table.columns) and len(table) == 60
+    assert table.drop(columns=["weights", "chosen"]).notna().all(axis=None) and table["k"].between(2, 10).all()
+    weights = table.groupby("extractor")["weights"].unique().map(list).to_dict()
+    own = {"autoencoder": ["trained on the cohort"], "resnet50": ["random"], "efficientnet": ["ImageNet"]}
+    assert weights == own
     # agreement recomputed from the table that users get
     glomeruli = pd.read_csv(results / "glomeruli.csv", keep_default_na=False)
     part = glomeruli[~glomeruli["slide"].isin(["b05", "broken", "gone"]) & (glomeruli["cut"].astype(str) == "False")]
-    row = table.set_index(["extractor", "reducer", "metric"]).loc["resnet50", "pca", "silhouette"]
+    row = table.set_index(["extractor", "reducer", "method"]).loc["resnet50", "pca", "silhouette"]
     clusters = part["resnet50_pca_silhouette"].astype(float)
     known = part["label"] != ""
     assert row["n"] == len(part)
@@ -138,9 +151,29 @@ def test_variants_are_scored_as_stated(results):
     assert row["ari_site"] == pytest.approx(adjusted_rand_score(part["slide"].str[0], clusters))
 
 
+def test_grades_are_the_chosen_variants_clusters(results):
+    variants = pd.read_csv(results / "scores" / "variants.tsv", sep="\t", keep_default_na=False)
+    chosen = variants[variants["chosen"].str.contains("without labels")]
+    assert len(chosen) == 1 and (chosen["weights"] != "random").all()
+    table = pd.read_csv(results / "glomeruli.csv")
+    column = "_".join(chosen.iloc[0][["extractor", "reducer", "method"]])
+    assert table.groupby(column)["grade"].nunique().eq(1).all() and table["grade"].notna().all()
+    whole = table[~table["cut"]]
+    axis = whole.groupby("grade")["sclerosis_axis"].mean()
+    assert axis.is_monotonic_increasing and len(axis) == chosen.iloc[0]["k"]
+    scores = pd.read_csv(results / "scores" / "grading.tsv", sep="\t")
+    known = whole[whole["label"].notna()]
+    everything = scores[scores["of"] == "all"].iloc[0]
+    assert everything["n"] == len(known)
+    assert everything["ari"] == pytest.approx(adjusted_rand_score(known["label"], known["grade"]))
+    assert set(scores[scores["of"] == "site"]["name"]) == {"lab_a", "lab_b"}
+    per_slide = pd.read_csv(results / "grades_per_slide.tsv", sep="\t").set_index("group")
+    assert per_slide.loc["a01", "n"] == (whole["slide"] == "a01").sum()
+
+
 def test_figures_hold_something(results):
     figures = sorted((results / "figures").rglob("*.png"))
-    assert len(figures) == 45 + 4
+    assert len(figures) == 60 + 4
     for path in figures:
         pixels = np.asarray(Image.open(path).convert("L"))
         assert pixels.shape[0] > 300 and 0.005 < (pixels < 200).mean() < 0.9, path.name
@@ -153,7 +186,7 @@ def test_report_holds_the_tables_and_figures(finished, tmp_path):
     assert result.returncode == 0, result.stdout[-3000:]
     with zipfile.ZipFile(target) as archive:
         names = archive.namelist()
-    assert sum(name.endswith(".png") for name in names) >= 49
+    assert sum(name.endswith(".png") for name in names) >= 64
     assert any("report.html" in name for name in names)
 
 

@@ -16,7 +16,7 @@ from glomerulearn.code_digest import reachable
 CONDA = {
     "cv2": "py-opencv", "torch": "pytorch", "sklearn": "scikit-learn", "skimage": "scikit-image", "PIL": "pillow",
     "yaml": "pyyaml", "umap": "umap-learn", "openTSNE": "opentsne", "openslide": "openslide-python",
-    "segmentation_models_pytorch": "segmentation-models-pytorch",
+    "segmentation_models_pytorch": "segmentation-models-pytorch", "sknetwork": "scikit-network",
 }  # fmt: skip
 PYPI = {"py-opencv": "opencv-python-headless", "pytorch": "torch", "openslide": "openslide-bin"}
 PIP_ONLY = {"torchstain"}

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score, silhouette_score
 
 from glomerulearn.autoencoding import train_autoencoder
+from glomerulearn.choice import choose_variant, silhouette_of_nothing
+from glomerulearn.clusterers import CLUSTERERS
 from glomerulearn.clustering import (
     METRICS,
     agreement,
@@ -20,16 +23,20 @@ from glomerulearn.clustering import (
 )
 from glomerulearn.cropping import crop_glomeruli, import_crops
 from glomerulearn.crops import CropStore, write_crops
-from glomerulearn.embedding import embed_slide, prepare
+from glomerulearn.embedding import embed_slide
 from glomerulearn.errors import InputError
 from glomerulearn.glomeruli import TABLE_COLUMNS
+from glomerulearn.grading import add_grades, confusion, order_grades, score_grades, shares
 from glomerulearn.masks import write_masks
+from glomerulearn.measuring import measure_slide
+from glomerulearn.morphology import FEATURES, axis_scale, measure, sclerosis_axis
+from glomerulearn.preparation import prepare
 from glomerulearn.reduction import REDUCERS, reduce_embeddings
 from glomerulearn.stain import TARGET_MEAN, normalise
 from glomerulearn.vectors import Embeddings
 
 CPU = torch.device("cpu")
-PIXELS = {"stain": "reinhard", "mask_background": True, "box": True}
+PIXELS = {"stain": ["reinhard"], "mask_background": True, "box": True}
 RANDOM = {
     "pixels": PIXELS,
     "orientations": 1,
@@ -52,7 +59,7 @@ def write_vectors(path, slide, vectors, labels=None, cut=None, weights="trained 
         vectors=np.asarray(vectors, np.float32),
         cut=np.zeros(n, bool) if cut is None else cut,
         label=np.array(labels if labels is not None else [""] * n, dtype=str),
-        facts=json.dumps({"extractor": "autoencoder", "slide": slide, "weights": weights}),
+        facts=json.dumps({"extractor": "autoencoder", "slide": slide, "weights": weights, "scale": "kept"}),
     )
     return path
 
@@ -140,12 +147,12 @@ def crop_store(tmp_path):
 
 
 def test_background_is_hidden_and_size_taken_out(crop_store):
-    images, masks = prepare(CropStore(crop_store), PIXELS, 48)
+    images, masks = prepare(CropStore(crop_store), PIXELS, 48, "reinhard")
     assert images.shape == (6, 3, 48, 48) and (images[:, :, masks[0] == 0] != 0).sum() < images.size
     assert np.abs(images.transpose(0, 2, 3, 1)[masks == 0]).max() == 0
     shares = masks.mean((1, 2))
     assert np.ptp(shares) < 0.08  # every glomerulus fills its box, whatever its radius
-    whole, _ = prepare(CropStore(crop_store), PIXELS | {"mask_background": False, "box": False, "stain": "none"}, 64)
+    whole, _ = prepare(CropStore(crop_store), PIXELS | {"mask_background": False, "box": False}, 64, "none")
     assert np.abs(whole[:, :, 0, 0]).min() > 0
 
 
@@ -197,21 +204,24 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
     assert np.array_equal(np.load(coordinates)["coordinates"], np.load(again)["coordinates"])
     assert len(np.load(coordinates)["glomerulus"]) == 56  # cut ones are not fitted on
     fits, k_scores, variants = (tmp_path / name for name in ("f.npz", "k.tsv", "v.tsv"))
-    settings = {"k_range": [2, 5], "metrics": list(METRICS)}
+    settings = {"k_range": [2, 5], "metrics": list(METRICS), "clusterers": ["kmeans", *CLUSTERERS]}
     cluster_glomeruli("autoencoder", reducer, coordinates, {"ref": "lab"}, settings, 0, fits, k_scores, variants)
-    table = pd.read_csv(variants, sep="\t").set_index("metric")
+    table = pd.read_csv(variants, sep="\t").set_index("method")
     row = table.loc["silhouette"]
     assert row["k"] == 2 and row["ari_label"] > 0.9 and row["n"] == 56 and row["stability"] > 0.9
     assert np.isnan(row["ari_site"])  # one site agrees with nothing
-    assert row["score"] == pytest.approx(pd.read_csv(k_scores, sep="\t").set_index("k").loc[2, "silhouette"])
+    assert row["silhouette"] == pytest.approx(pd.read_csv(k_scores, sep="\t").set_index("k").loc[2, "silhouette"])
+    assert row["separation"] > 1.5  # more than one cloud without clusters would give
+    assert (table.loc[list(CLUSTERERS), "ari_label"] > 0.7).all()
     new, group = blobs(20, 2)
     slide = write_vectors(tmp_path / "new.npz", "new", new)
     files = {("autoencoder", reducer): model}, {("autoencoder", reducer): fits}
     assigned = assign_clusters("new", {"autoencoder": slide}, *files, tmp_path / "a.csv")
-    column = f"autoencoder_{reducer}_silhouette"
-    assert len(assigned) == 20 and abs(np.corrcoef(assigned[column], group)[0, 1]) > 0.9
     old = assign_clusters("ref", {"autoencoder": reference}, *files, tmp_path / "b.csv")
-    assert np.array_equal(old[column][:56], np.load(fits)["labels_2"])
+    for method in ("silhouette", *CLUSTERERS):
+        column = f"autoencoder_{reducer}_{method}"
+        assert len(assigned) == 20 and abs(np.corrcoef(assigned[column], group)[0, 1]) > 0.9
+        assert np.array_equal(old[column][:56], np.load(fits)[f"labels_{method}"])
 
 
 def test_too_few_glomeruli_to_cluster(tmp_path):
@@ -231,6 +241,133 @@ def test_choice_of_k_and_stability():
     table = pd.DataFrame({"k": [2, 3, 4], "silhouette": [0.1, 0.5, 0.2], "davies_bouldin": [3, 2, 1]})
     assert (choose_k(table, "silhouette"), choose_k(table, "davies_bouldin")) == (3, 4)
     points, which = blobs(60, 0, 2)
-    assert stability(points, which, 2, 0) > 0.95
+
+    def again(k):
+        return lambda sample: fit_kmeans(sample, k, 0)[::-1]
+
+    assert stability(points, which, again(2), 0) > 0.95
     noise = np.random.default_rng(0).normal(size=(60, 2))
-    assert stability(noise, fit_kmeans(noise, 6, 0)[1], 6, 0) < 0.8
+    assert stability(noise, fit_kmeans(noise, 6, 0)[1], again(6), 0) < 0.8
+    assert np.isnan(stability(noise, np.zeros(60, int), again(1), 0))
+
+
+def test_one_cloud_has_no_separation():
+    """Clusters of a single elongated cloud are as silhouetted as the null says, those of two clouds far more."""
+    rng = np.random.default_rng(0)
+    cloud = rng.normal(size=(300, 6)) * [5, 2, 1, 1, 1, 1]
+    two = np.concatenate([cloud[:150] * 0.4, cloud[150:] * 0.4 + [0, 0, 9, 0, 0, 0]])
+    ratios = [silhouette_score(x, fit_kmeans(x, 2, 0)[1]) / silhouette_of_nothing(x, 2, 0) for x in (cloud, two)]
+    assert ratios[0] == pytest.approx(1, abs=0.1) and ratios[1] > 1.5
+
+
+def test_variant_is_chosen_without_labels():
+    table = pd.DataFrame(
+        {
+            "extractor": ["a", "b", "c", "d"],
+            "stability": [0.9, 1.0, 0.9, 1.0],
+            "separation": [1.6, 1.7, 1.2, 3.0],
+            "ari_site": [0.0, 0.5, np.nan, 0.0],
+            "ari_label": [0.1, 0.2, 0.9, 0.3],
+            "weights": ["ImageNet", "ImageNet", "trained on the cohort", "random"],
+        }
+    )
+    chosen = choose_variant(table).set_index("extractor")
+    assert chosen.loc["a", "merit"] == pytest.approx(0.9 * 1.6) and chosen.loc["b", "merit"] == pytest.approx(0.85)
+    assert chosen["chosen"].to_dict() == {"d": "", "a": "without labels", "c": "with labels", "b": ""}
+    only = choose_variant(table.query("weights == 'random'").drop(columns="chosen", errors="ignore"))
+    assert only["chosen"].tolist() == ["without labels, with labels"]
+
+
+def test_sclerosis_axis_follows_the_pathologist(shared):
+    """Measures alone, no training: the labels of three laboratories, within each of them."""
+    folder = shared / "glomeruli-crops"
+    table = pd.read_csv(folder / "labels.tsv", sep="\t")
+    images = [np.asarray(Image.open(folder / "crops" / f"{n}.png").convert("RGB")) for n in table["glomerulus"]]
+    masks = [np.asarray(Image.open(folder / "masks" / f"{n}.png").convert("L")) > 127 for n in table["glomerulus"]]
+    features = measure(np.stack(images), np.stack(masks))
+    for _, rows in table.groupby("site").indices.items():
+        axis = sclerosis_axis(features[rows], axis_scale(features[rows]))
+        assert roc_auc_score(table["label"][rows] == "sclerosed", axis) > 0.9
+
+
+def test_slides_are_measured(crop_store, tmp_path):
+    measure_slide(crop_store, PIXELS, tmp_path / "m.npz")
+    measured = Embeddings([tmp_path / "m.npz"])
+    assert measured.vectors.shape == (6, len(FEATURES)) and (measured.weights, measured.scale) == (
+        "measured",
+        "standard",
+    )
+    write_crops(tmp_path / "none.zarr.zip", "N", [], [], [], {"size_px": 64})
+    measure_slide(tmp_path / "none.zarr.zip", PIXELS, tmp_path / "n.npz")
+    assert len(Embeddings([tmp_path / "n.npz", tmp_path / "m.npz"])) == 6
+
+
+def test_measures_by_hand():
+    image = np.full((64, 64, 3), 200, np.uint8)
+    mask = np.hypot(*(np.mgrid[:64, :64] - 32)) < 24
+    flat = dict(zip(FEATURES, measure(image[None], mask[None])[0], strict=True))
+    assert flat["contrast"] == pytest.approx(0, abs=1e-3) and flat["edges"] == pytest.approx(0, abs=1e-3)
+    assert flat["solidity"] > 0.95 and flat["circularity"] > 0.85 and flat["redness"] == pytest.approx(0, abs=0.1)
+    image[:, ::8] = 40
+    striped = dict(zip(FEATURES, measure(image[None], mask[None])[0], strict=True))
+    assert striped["contrast"] > 10 and striped["edges"] > 1
+    scale = axis_scale(np.array([list(flat.values()), list(striped.values())]))
+    low, high = (sclerosis_axis(np.array([list(each.values())]), scale)[0] for each in (striped, flat))
+    assert low < high
+    assert measure(image[None], np.zeros((1, 64, 64))).tolist() == [[0.0] * len(FEATURES)]
+
+
+@pytest.fixture
+def graded(tmp_path):
+    """40 glomeruli whose cluster 1 is the open one, with their measures."""
+    rng = np.random.default_rng(0)
+    names = np.array([f"S-{i}" for i in range(40)])
+    clusters = np.repeat([0, 1], 20)
+    np.savez(tmp_path / "fit.npz", glomerulus=names, labels_silhouette=clusters)
+    features = rng.normal(5, 0.5, (40, len(FEATURES))) + 5 * clusters[:, None]
+    write_vectors(tmp_path / "S.npz", "S", features)
+    variants = pd.DataFrame(
+        {"extractor": "vgg19", "reducer": "pca", "method": ["silhouette"], "chosen": ["without labels, with labels"]}
+    )
+    order_grades(variants, {("vgg19", "pca"): tmp_path / "fit.npz"}, [tmp_path / "S.npz"], tmp_path / "g.json")
+    return clusters, json.loads((tmp_path / "g.json").read_text()), tmp_path / "S.npz"
+
+
+def test_grades_rise_with_the_sclerosis_axis(graded):
+    clusters, facts, morphology = graded
+    assert facts["grades"] == [1, 0] and facts["axis"][0] < facts["axis"][1]
+    table = pd.DataFrame({"slide": "S", "glomerulus": [f"S-{i}" for i in range(40)], "vgg19_pca_silhouette": clusters})
+    done = add_grades(
+        pd.concat([table, table.head(1).assign(glomerulus="lost", vgg19_pca_silhouette=None)]), [morphology], facts
+    )
+    assert done["grade"].tolist()[:40] == (1 - clusters).tolist() and done["grade"].isna().tolist()[-1]
+    assert np.corrcoef(done["sclerosis_axis"][:40].astype(float), clusters)[0, 1] < -0.9
+
+
+def test_grades_against_labels_by_hand():
+    table = pd.DataFrame(
+        {
+            "slide": ["A"] * 4 + ["B"] * 4,
+            "glomerulus": list("abcdefgh"),
+            "label": ["normal", "normal", "sclerosed", "sclerosed"] * 2,
+            "grade": [0, 0, 1, 1, 0, 1, 1, None],
+            "sclerosis_axis": [-1, -0.5, 1, 2, -1, 0, 1, None],
+            "cut": [False] * 8,
+        }
+    )
+    scores = score_grades(table, {"A": "lab"}, ["normal", "sclerosed"]).set_index(["of", "name"])
+    assert scores.loc[("slide", "A"), "ari"] == 1 and scores.loc[("slide", "A"), "kappa"] == 1
+    everything = scores.loc[("all", "")]
+    assert everything["n"] == 7 and everything["balanced_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
+    assert everything["axis_auc"] == 1 and everything["ari_low"] <= everything["ari"] <= everything["ari_high"]
+    assert ("site", "lab") in scores.index and ("site", "") not in scores.index
+    counts = confusion(table, {"A": "lab", "B": "lab"}).set_index(["label", "grade"])["n"]
+    assert counts.to_dict() == {("normal", 0): 3, ("normal", 1): 1, ("sclerosed", 1): 3}
+    per_slide = shares(table, {"A": "A", "B": "B"}).set_index("group")
+    assert per_slide.loc["B", "n"] == 3 and per_slide.loc["B", "share_1"] == pytest.approx(2 / 3)
+    assert per_slide.loc["A", "low_1"] < 0.5 < per_slide.loc["A", "high_1"]
+    unlabelled = score_grades(table.assign(label=""), {}, [])
+    assert unlabelled["n"].tolist() == [0] and shares(table.assign(grade=None), {"A": "A"}).columns.tolist() == [
+        "group",
+        "n",
+    ]

@@ -34,8 +34,8 @@ def edited(checkout, tmp_path, module):
 def test_fresh_demo(tmp_path):
     jobs = planned(tmp_path, {})
     assert jobs["make_demo_cohort"] == 1 and jobs["tile_slide"] == 10 and jobs["train_segmenter"] == 2
-    assert jobs["infer_masks"] == 10 + 2 * 4 and jobs["embed_glomeruli"] == 30
-    assert jobs["reduce_embeddings"] == jobs["cluster_glomeruli"] == 15 and jobs["assign_clusters"] == 10
+    assert jobs["infer_masks"] == 10 + 2 * 4 and jobs["embed_glomeruli"] == 40
+    assert jobs["reduce_embeddings"] == jobs["cluster_glomeruli"] == 20 and jobs["assign_clusters"] == 10
 
 
 def test_nothing_new_is_nothing_to_do(finished):
@@ -80,8 +80,8 @@ def test_one_new_slide_costs_its_own_jobs(finished, cohort):
     jobs = planned(work, config | {"slides": str(cohort / "second.tsv")})
     assert not set(jobs) & set(NO_REFIT)
     assert jobs == {
-        "tile_slide": 1, "infer_masks": 1, "crop_glomeruli": 1, "embed_glomeruli": 3, "assign_clusters": 1,
-        "collect_qc": 1, "collect_glomeruli": 1,
+        "tile_slide": 1, "infer_masks": 1, "crop_glomeruli": 1, "embed_glomeruli": 3, "measure_glomeruli": 1,
+        "assign_clusters": 1, "collect_qc": 1, "collect_glomeruli": 1, "score_grades": 1,
     }  # fmt: skip
 
 
@@ -108,7 +108,9 @@ def test_removed_slide_reruns_summaries_only(finished, cohort):
     work, config = finished
     rows = [row for row in runs.read_sheet(cohort / "first.tsv") if row["slide"] != "b05"]
     sheet = runs.write_sheet(cohort / "fewer.tsv", rows)
-    assert planned(work, config | {"slides": str(sheet)}) == {"collect_qc": 1, "collect_glomeruli": 1}
+    assert planned(work, config | {"slides": str(sheet)}) == {
+        "collect_qc": 1, "collect_glomeruli": 1, "score_grades": 1
+    }  # fmt: skip
 
 
 def test_edited_module_reruns_its_dependants(finished, checkout, tmp_path):

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from glomerulearn.crops import CropStore
-from glomerulearn.embedding import orientation, prepare
 from glomerulearn.errors import InputError
 from glomerulearn.models import save_model
 from glomerulearn.networks.autoencoder import Autoencoder
+from glomerulearn.preparation import orientation, prepare
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def train_autoencoder(
         if len(stores) > 1
         else set()
     )
-    prepared = {store.slide: prepare(store, settings["pixels"], settings["size_px"]) for store in stores}
+    prepared = {store.slide: _prepare_all(store, settings) for store in stores}
     train = _join(prepared, [slide for slide in prepared if slide not in held])
     val = _join(prepared, sorted(held)) if held else train
     model = Autoencoder(settings["size_px"], tuple(settings["channels"]), settings["latent"]).to(device)
@@ -76,6 +76,13 @@ def train_autoencoder(
     }
     save_model(folder, best[1], facts, rows)
     return facts
+
+
+def _prepare_all(store: CropStore, settings: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """The crops of a slide in every stain that the embedding averages over."""
+    parts = [prepare(store, settings["pixels"], settings["size_px"], stain) for stain in settings["pixels"]["stain"]]
+    images, masks = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(masks)
 
 
 def _join(prepared: Mapping, slides: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:

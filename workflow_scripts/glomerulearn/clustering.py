@@ -1,13 +1,12 @@
 """Group glomeruli without labels, say how good the groups are, and assign new ones to them.
 
 K-means is fitted once per k; each metric only chooses among the fits. Metrics are computed in the space that was
-clustered; `silhouette_embedding` is the same clusters' silhouette in the raw, standardised embedding, since a reduction
-may separate what the embedding does not.
+clustered; `silhouette_embedding` is the same clusters' silhouette in the raw, scaled embedding, since a reduction may
+separate what the embedding does not.
 """
 
-import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import joblib
@@ -21,8 +20,9 @@ from sklearn.metrics import (
     normalized_mutual_info_score,
     silhouette_score,
 )
-from sklearn.preprocessing import StandardScaler
 
+from glomerulearn.choice import silhouette_of_nothing
+from glomerulearn.clusterers import CLUSTERERS, join
 from glomerulearn.vectors import Embeddings
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ METRICS = {
 _BOOTSTRAPS = 10
 
 VARIANT_COLUMNS = (
-    "extractor", "reducer", "metric", "k", "score", "silhouette", "silhouette_embedding", "ari_label", "nmi_label", "ari_site",
-    "nmi_site", "stability", "n", "n_labelled", "n_sites", "weights",
+    "extractor", "reducer", "method", "k", "silhouette", "davies_bouldin", "calinski_harabasz", "silhouette_embedding",
+    "separation", "ari_label", "nmi_label", "ari_site", "nmi_site", "stability", "n", "n_labelled", "n_sites", "weights",
 )  # fmt: skip
 
 
@@ -45,44 +45,63 @@ def cluster_glomeruli(
     extractor: str, reducer: str, coordinates: Path, sites: Mapping[str, str], settings: Mapping, seed: int, fits: Path,
     k_scores: Path, variants: Path,
 ) -> None:  # fmt: skip
-    """Fit K-means for every k, choose k by each metric, and write the fits, the scores over k and one row per variant.
+    """Fit every clusterer, let each metric choose the k of K-means, and write fits, scores over k and a row per variant.
 
-    settings: `k_range` [lowest, highest], `metrics` (names of `METRICS`). sites: slide -> site ("" = unknown).
-    fits (`.npz`): `glomerulus`, and for each k `centres_{k}` (k, dimensions) and `labels_{k}` (n,); `chosen` (JSON:
-    metric -> k).
+    settings: `clusterers` (kmeans, and names of `CLUSTERERS`), `k_range` [lowest, highest], `metrics` (names of `METRICS`).
+    A variant's `method` is the metric that chose K-means' k, or the clusterer. sites: slide -> site ("" = unknown).
+    fits (`.npz`): `glomerulus`, `points` float32 (n, dimensions), `labels_{method}` (n,) of every method, and
+    `centres_{method}` (k, dimensions) of those of K-means.
     """
     data = dict(np.load(coordinates))
     points = data["coordinates"].astype(np.float64)
-    embedding = StandardScaler().fit_transform(data["vectors"])
     low, high = settings["k_range"]
     ks = range(max(2, min(low, len(points) - 1)), max(2, min(high, len(points) - 1)) + 1)
+    score = _Scores(data, points, site_of(data["slide"], sites), seed)
     models = {k: fit_kmeans(points, k, seed) for k in ks}
-    rows = []
-    for k, (_, labels) in models.items():
-        scores = {name: float(score(points, labels)) for name, (score, _) in METRICS.items()}
-        scores["silhouette_embedding"] = float(silhouette_score(embedding, labels))
-        scores["stability"] = stability(points, labels, k, seed)
-        agreements = agreement(labels, data["label"], site_of(data["slide"], sites))
-        rows.append({"k": k, **scores, **agreements, "n": len(points), "weights": str(data["weights"])})
+    rows = [score.row(labels, _kmeans_again(k, seed)) for k, (_, labels) in models.items()]
     table = pd.DataFrame(rows)
-    chosen = {metric: choose_k(table, metric) for metric in settings["metrics"]}
-    best = [
-        {
-            "extractor": extractor,
-            "reducer": reducer,
-            "metric": metric,
-            "score": row[metric],
-            **row,
-        }
-        for metric, k in chosen.items()
-        for row in table[table["k"] == k].to_dict("records")
-    ]
+    arrays, found = {}, {}
+    if "kmeans" in settings["clusterers"]:
+        for metric in settings["metrics"]:
+            k = choose_k(table, metric)
+            arrays[f"centres_{metric}"], arrays[f"labels_{metric}"] = models[k]
+            found[metric] = table[table["k"] == k].to_dict("records")[0]
+    for name in settings["clusterers"]:
+        if name != "kmeans":
+            labels, refit = CLUSTERERS[name](points, ks, seed)
+            arrays[f"labels_{name}"] = labels = by_size(labels)
+            found[name] = score.row(labels, lambda sample, refit=refit: (refit(sample), None))
+    best = pd.DataFrame(
+        [{"extractor": extractor, "reducer": reducer, "method": method, **row} for method, row in found.items()]
+    )
+    nothing = {k: silhouette_of_nothing(data["vectors"], k, seed) for k in best["k"].unique() if k > 1}
+    best["separation"] = best["silhouette_embedding"] / best["k"].map(nothing)
     Path(fits).parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"centres_{k}": centres for k, (centres, _) in models.items()}
-    arrays |= {f"labels_{k}": labels for k, (_, labels) in models.items()}
-    np.savez(fits, glomerulus=data["glomerulus"], chosen=json.dumps(chosen), weights=data["weights"], **arrays)
+    np.savez(
+        fits, glomerulus=data["glomerulus"], points=data["coordinates"], methods=list(found), weights=data["weights"], **arrays
+    )  # fmt: skip
     table.to_csv(k_scores, sep="\t", index=False)
-    pd.DataFrame(best)[list(VARIANT_COLUMNS)].to_csv(variants, sep="\t", index=False)
+    best[list(VARIANT_COLUMNS)].to_csv(variants, sep="\t", index=False)
+
+
+class _Scores:
+    """Scores of the clusters of one space."""
+
+    def __init__(self, data: Mapping, points: np.ndarray, sites: np.ndarray, seed: int):
+        self.data, self.points, self.sites, self.seed = data, points, sites, seed
+
+    def row(self, labels: np.ndarray, refit: Callable) -> dict:
+        """One row of a score table; what needs two clusters is NaN where there is one."""
+        several = labels.max() > 0
+        scores = {
+            name: float(score(self.points, labels)) if several else float("nan") for name, (score, _) in METRICS.items()
+        }
+        vectors = self.data["vectors"]
+        scores["silhouette_embedding"] = float(silhouette_score(vectors, labels)) if several else float("nan")
+        scores["stability"] = stability(self.points, labels, refit, self.seed)
+        agreements = agreement(labels, self.data["label"], self.sites)
+        counts = {"n": len(labels), "weights": str(self.data["weights"])}
+        return {"k": int(labels.max()) + 1, **scores, **agreements, **counts}
 
 
 def fit_kmeans(points: np.ndarray, k: int, seed: int, restarts: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -92,22 +111,42 @@ def fit_kmeans(points: np.ndarray, k: int, seed: int, restarts: int = 10) -> tup
     return model.cluster_centers_[order], np.argsort(order)[model.labels_]
 
 
+def by_size(labels: np.ndarray) -> np.ndarray:
+    """Clusters numbered from the largest to the smallest, without gaps."""
+    _, labels = np.unique(labels, return_inverse=True)
+    return np.argsort(np.argsort(-np.bincount(labels), kind="stable"))[labels]
+
+
+def _kmeans_again(k: int, seed: int) -> Callable:
+    def refit(sample):
+        if len(np.unique(sample, axis=0)) < k:
+            return None, None
+        return fit_kmeans(sample, k, seed, restarts=2)[::-1]
+
+    return refit
+
+
 def choose_k(table: pd.DataFrame, metric: str) -> int:
     """The k whose `metric` is best."""
     column = table[metric]
     return int(table.loc[column.idxmax() if METRICS[metric][1] else column.idxmin(), "k"])
 
 
-def stability(points: np.ndarray, labels: np.ndarray, k: int, seed: int) -> float:
-    """Mean ARI of the clusters with those found again on bootstrap samples (Hennig 2007): 1 = always the same."""
+def stability(points: np.ndarray, labels: np.ndarray, refit: Callable, seed: int) -> float:
+    """Mean ARI of the clusters with those found again on bootstrap samples (Hennig 2007): 1 = always the same.
+
+    refit: sample -> its labels (None where it cannot be clustered), and centres, or None where clusters have none.
+    """
+    if labels.max() == 0:
+        return float("nan")
     rng = np.random.default_rng(seed)
     scores = []
     for _ in range(_BOOTSTRAPS):
         sample = points[rng.integers(len(points), size=len(points))]
-        if len(np.unique(sample, axis=0)) < k:
-            continue
-        centres, _ = fit_kmeans(sample, k, seed, restarts=2)
-        scores.append(adjusted_rand_score(labels, nearest(points, centres)))
+        found, centres = refit(sample)
+        if found is not None:
+            again = nearest(points, centres) if centres is not None else join(sample, found, points)
+            scores.append(adjusted_rand_score(labels, again))
     return float(np.mean(scores)) if scores else float("nan")
 
 
@@ -150,8 +189,8 @@ def assign_clusters(
 
     embeddings: extractor -> file of this slide; reducers, fits: (extractor, reducer) -> files of the reference cohort.
     A glomerulus of the reference cohort keeps the cluster it was fitted with; any other is placed by the fitted reducer
-    and given the nearest centre. Columns: `slide`, `glomerulus`, `label`, `cut`, `random_weights` (the extractors whose
-    weights are random), `{extractor}_{reducer}_{metric}`.
+    and given the nearest centre (K-means) or its neighbours' cluster. Columns: `slide`, `glomerulus`, `label`, `cut`,
+    `random_weights` (the extractors whose weights are random), `{extractor}_{reducer}_{method}`.
     """
     loaded = {extractor: Embeddings([path]) for extractor, path in embeddings.items()}
     first = next(iter(loaded.values()))
@@ -168,12 +207,14 @@ def assign_clusters(
         if new.any():
             model = joblib.load(reducers[extractor, reducer])
             placed = np.asarray(model.transform(loaded[extractor].vectors[new]), np.float64)
-        for metric, k in json.loads(str(fit["chosen"])).items():
+        for method in fit["methods"].tolist():
+            fitted = fit[f"labels_{method}"]
             labels = np.zeros(len(names), int)
-            labels[~new] = fit[f"labels_{k}"][rows[~new]]
+            labels[~new] = fitted[rows[~new]]
             if new.any():
-                labels[new] = nearest(placed, fit[f"centres_{k}"])
-            columns[f"{extractor}_{reducer}_{metric}"] = labels
+                centres = fit.get(f"centres_{method}")
+                labels[new] = nearest(placed, centres) if centres is not None else join(fit["points"], fitted, placed)
+            columns[f"{extractor}_{reducer}_{method}"] = labels
     table = pd.DataFrame(columns)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(target, index=False)

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
 
 from glomerulearn.crops import CropStore
 from glomerulearn.masks import MaskStore
@@ -20,8 +19,10 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 NAMES = {
     "segnet": "SegNet", "unet": "U-Net", "deeplabv3plus": "DeepLabV3+", "truth": "Truth (outlines)",
     "autoencoder": "Autoencoder", "vgg19": "VGG19",
-    "resnet50": "ResNet50", "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE", "umap": "UMAP",
-    "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
+    "resnet50": "ResNet50", "efficientnet": "EfficientNet-Lite0",
+    "morphology": "Morphology (measured)", "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE",
+    "umap": "UMAP", "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
+    "gmm": "Gaussian mixture (BIC)", "hdbscan": "HDBSCAN", "leiden": "Leiden", "spectral": "Spectral clustering",
 }  # fmt: skip
 COLOURS = {"truth": PALETTE[2], "segnet": PALETTE[1], "unet": PALETTE[0], "deeplabv3plus": PALETTE[3]}
 _WINDOW_UM = 1600.0  # side of the windows that compare segmenters
@@ -151,18 +152,18 @@ class VariantFigures:
     ):
         self.extractor, self.reducer = extractor, reducer
         self.data, self.fit = dict(np.load(coordinates)), dict(np.load(fits))
-        self.variants = pd.read_csv(variants, sep="\t").set_index("metric")
+        self.variants = pd.read_csv(variants, sep="\t").set_index("method")
         self.weights = {extractor: str(self.data["weights"])}
         # fitted without labels and without clusters, so that what it separates is in the embedding
-        view = PCA(2, random_state=0).fit(scaled := StandardScaler().fit_transform(self.data["vectors"]))
-        self.points, self.explained = view.transform(scaled), view.explained_variance_ratio_.sum()
+        view = PCA(2, random_state=0).fit(self.data["vectors"])
+        self.points, self.explained = view.transform(self.data["vectors"]), view.explained_variance_ratio_.sum()
         self.images = _gallery_images(crops, set(self.data["glomerulus"].tolist()))
 
-    def draw(self, metric: str, sites: Mapping[str, str], target: Path) -> None:
+    def draw(self, method: str, sites: Mapping[str, str], target: Path) -> None:
         """Scatter by cluster, label and site in the first two principal components of the embedding, and a gallery."""
-        row = self.variants.loc[metric]
+        row = self.variants.loc[method]
         k = int(row["k"])
-        clusters = self.fit[f"labels_{k}"]
+        clusters = self.fit[f"labels_{method}"]
         site = np.array([sites.get(str(slide), "") for slide in self.data["slide"]], dtype=str)
         figure = Figure((11, 3.9 + 0.85 * k), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=(3.6, 0.85 * k + 0.3))
@@ -175,7 +176,7 @@ class VariantFigures:
             names = sorted(set(values.tolist()))
             self._scatter(part, np.searchsorted(names, values), [name or "unknown" for name in names], title)
         self._gallery(bottom, clusters, k)
-        heading = f"{_titled(self.extractor, self.weights)} | {NAMES[self.reducer]} | {NAMES[metric]} chose k = {k}"
+        heading = f"{_titled(self.extractor, self.weights)} | {NAMES[self.reducer]} | {NAMES[method]} chose k = {k}"
         figure.suptitle(
             f"{heading}\nsilhouette {row['silhouette']:.2f} in the clustered space, {row['silhouette_embedding']:.2f} in "
             f"the embedding; ARI label {row['ari_label']:.2f}, ARI site {row['ari_site']:.2f}, stability "
@@ -230,7 +231,7 @@ def _gallery_images(crops: Sequence[Path], wanted: set[str], side: int = 96) -> 
 
 
 def _titled(extractor: str, weights: Mapping[str, str]) -> str:
-    return NAMES[extractor] + (" (RANDOM weights)" if weights.get(extractor) == "random" else "")
+    return NAMES.get(extractor, extractor) + (" (RANDOM weights)" if weights.get(extractor) == "random" else "")
 
 
 def _plain(axes: Axes) -> None:

@@ -5,6 +5,7 @@ Fitted reducers are kept with joblib (a pickle): they are this workflow's own in
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 REDUCERS = ("none", "pca", "isomap", "tsne", "umap")
 MIN_REFERENCE = 10  # glomeruli below which neither neighbours nor clusters mean anything
 _PCA_FIRST = 50  # neighbour methods work on the leading principal components
+# Networks' features keep their spread: giving all the same variance makes as much of those in which nothing happens. Only
+# measures of different units are brought to one variance.
+SCALERS = {"kept": partial(StandardScaler, with_std=False), "standard": StandardScaler}
 
 
 class _TSNE(TransformerMixin, BaseEstimator):
@@ -46,19 +50,21 @@ class _TSNE(TransformerMixin, BaseEstimator):
         return np.asarray(self.embedding_.transform(x, perplexity=perplexity))
 
 
-def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int) -> Pipeline:
-    """An unfitted reducer for n vectors of length d: standardisation, PCA where useful, the method.
+def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int, scale: str = "kept") -> Pipeline:
+    """An unfitted reducer for n vectors of length d: scaling, PCA where useful, the method.
 
-    settings: `components`, and `neighbours` for Isomap and UMAP (t-SNE: perplexity), lowered where n is small.
+    settings: `components`, and `neighbours` for Isomap and UMAP (t-SNE: perplexity), lowered where n is small;
+    scale: of `SCALERS`.
     """
     if name not in REDUCERS:
         raise InputError(f"reducer {name!r} is unknown; known are {', '.join(REDUCERS)}")
+    scaler = SCALERS[scale]()
     if name == "none":
-        return make_pipeline(StandardScaler())
+        return make_pipeline(scaler)
     components = min(settings["components"], n - 2, d)
     if name == "pca":
-        return make_pipeline(StandardScaler(), PCA(components, random_state=seed))
-    first = make_pipeline(StandardScaler(), PCA(min(_PCA_FIRST, n - 1, d), random_state=seed)).steps
+        return make_pipeline(scaler, PCA(components, random_state=seed))
+    first = make_pipeline(scaler, PCA(min(_PCA_FIRST, n - 1, d), random_state=seed)).steps
     if name == "isomap":
         from sklearn.manifold import Isomap
 
@@ -80,7 +86,8 @@ def reduce_embeddings(
 ) -> None:
     """Fit reducer `name` on the reference slides' embeddings; write the fitted reducer and its coordinates.
 
-    coordinates (`.npz`): `glomerulus`, `slide`, `label`, `coordinates` float32 (n, components), `vectors` (n, d), `weights`.
+    coordinates (`.npz`): `glomerulus`, `slide`, `label`, `coordinates` float32 (n, components), `vectors` (n, d) (the
+    embedding, scaled), `weights`.
     """
     embeddings = Embeddings(paths)
     kept = ~embeddings.cut if exclude_cut else np.ones(len(embeddings), bool)
@@ -91,7 +98,7 @@ def reduce_embeddings(
             "see results/glomeruli.csv, lower `detection: threshold`, or set `clustering: reference: all`"
         )
     vectors = embeddings.vectors[kept]
-    reducer = make_reducer(name, n, vectors.shape[1], settings, seed)
+    reducer = make_reducer(name, n, vectors.shape[1], settings, seed, embeddings.scale)
     placed = np.asarray(reducer.fit_transform(vectors), np.float32)
     Path(model).parent.mkdir(parents=True, exist_ok=True)
     joblib.dump(reducer, model, compress=3)
@@ -101,7 +108,7 @@ def reduce_embeddings(
         slide=embeddings.slide[kept],
         label=embeddings.label[kept],
         coordinates=placed,
-        vectors=vectors,
+        vectors=np.asarray(reducer[0].transform(vectors), np.float32),
         weights=embeddings.weights,
     )
     log.info("%s: %d glomeruli, %d -> %d dimensions", name, n, vectors.shape[1], placed.shape[1])

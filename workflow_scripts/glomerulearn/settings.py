@@ -13,6 +13,8 @@ from jsonschema.exceptions import best_match
 
 from glomerulearn.errors import InputError
 
+EXTRACTORS = ("autoencoder", "vgg19", "resnet50", "efficientnet", "morphology")
+
 
 def check_config(config: Mapping, schema: str | Path) -> None:
     """Raise InputError for the first key of `config` that `schema` (YAML file) does not allow, or that contradicts another."""
@@ -41,7 +43,14 @@ def check_config(config: Mapping, schema: str | Path) -> None:
     ):
         if low > high:
             raise InputError(f"config key `{key}`: found [{low}, {high}]; give the lowest first")
-    autoencoder = config["embedding"]["autoencoder"]
+    embedding = config["embedding"]
+    known = [*EXTRACTORS, *embedding["networks"]]
+    for name in embedding["extractors"]:
+        if name not in known:
+            raise InputError(f"config key `embedding: extractors`: found {name!r}; known are {', '.join(known)}")
+    for name in set(EXTRACTORS) & set(embedding["networks"]):
+        raise InputError(f"config key `embedding: networks`: {name!r} has a meaning of its own; take another name")
+    autoencoder = embedding["autoencoder"]
     shrink = 4 ** len(autoencoder["channels"])
     if autoencoder["size_px"] % shrink:
         raise InputError(

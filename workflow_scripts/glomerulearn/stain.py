@@ -2,8 +2,8 @@
 
 import logging
 
+import cv2
 import numpy as np
-from skimage import color
 
 log = logging.getLogger(__name__)
 
@@ -34,20 +34,28 @@ def normalise(images: np.ndarray, masks: np.ndarray, method: str) -> np.ndarray:
 
 
 def _reinhard(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    lab = color.rgb2lab(images)
-    pixels = lab[masks]
-    lab = (lab - pixels.mean(0)) / (pixels.std(0) + 1e-6) * TARGET_STD + TARGET_MEAN
+    # image by image: a slide of a thousand glomeruli in floats is larger than a small machine's memory
+    sums = np.zeros((3, 3))
+    for image, mask in zip(images, masks, strict=True):
+        pixels = _to_lab(image)[mask].astype(np.float64)
+        sums += [np.full(3, len(pixels)), pixels.sum(0), (pixels**2).sum(0)]
+    mean = sums[1] / sums[0]
+    spread = np.sqrt(np.maximum(sums[2] / sums[0] - mean**2, 0)) + 1e-6
+    factor, offset = (
+        (TARGET_STD / spread).astype(np.float32),
+        (TARGET_MEAN - mean / spread * TARGET_STD).astype(np.float32),
+    )
+    return np.stack([_to_rgb(_to_lab(image) * factor + offset) for image in images])
+
+
+def _to_lab(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+
+def _to_rgb(lab: np.ndarray) -> np.ndarray:
     lab[..., 0] = np.clip(lab[..., 0], 0, 100)
-    return np.round(np.clip(_lab_to_rgb(lab), 0, 1) * 255).astype(np.uint8)
-
-
-def _lab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    import warnings
-
-    with warnings.catch_warnings():
-        # colours outside the gamut are clipped, as intended
-        warnings.simplefilter("ignore", UserWarning)
-        return color.lab2rgb(lab)
+    # colours outside the gamut are clipped
+    return np.round(np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1) * 255).astype(np.uint8)
 
 
 def _macenko(images: np.ndarray, masks: np.ndarray) -> np.ndarray | None:

@@ -22,6 +22,8 @@ _PACKAGES = {
     )
 }
 
+_CLASSIFIERS = ("fc.", "classifier.", "head.", "pre_logits.")
+
 
 def load_encoder_weights(model: nn.Module, name: str, weights: str, sha256: str | None = None) -> None:
     """Fill model `name` with `weights`: `none`/`random` (left as initialised), `torchvision`, `package`, or a path.
@@ -39,7 +41,7 @@ def load_encoder_weights(model: nn.Module, name: str, weights: str, sha256: str 
     except RuntimeError as error:
         raise InputError(f"weights {weights!r} do not fit {name}: {error}") from error
     # a file without the classifier is as good: only the features are used
-    lost = [key for key in missing if not key.startswith(("fc.", "classifier.")) and "num_batches" not in key]
+    lost = [key for key in missing if not key.startswith(_CLASSIFIERS) and "num_batches" not in key]
     if lost:
         raise InputError(f"weights {weights!r} lack {len(lost)} tensors of {name}, e.g. {lost[0]!r}; wrong model?")
     log.info("%s: weights from %s", name, weights)

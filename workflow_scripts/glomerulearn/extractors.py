@@ -1,0 +1,77 @@
+"""What turns prepared glomeruli into vectors: networks trained elsewhere, or on this cohort, by the name in config."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from glomerulearn.errors import InputError
+from glomerulearn.networks.autoencoder import Autoencoder
+from glomerulearn.networks.weights import load_encoder_weights
+
+log = logging.getLogger(__name__)
+
+TRAINED = ("autoencoder",)  # on the crops of the cohort
+# timm's names; its VGG19 and ResNet50 take torchvision's weights as they are
+NETWORKS = {"vgg19": "vgg19", "resnet50": "resnet50", "efficientnet": "tf_efficientnet_lite0"}
+
+
+class Extractor(NamedTuple):
+    """embed: images float32 (N, 3, size_px, size_px), masks (N, size_px, size_px) -> vectors (N, d)."""
+
+    embed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    size_px: int
+    weights: str
+
+
+def build_extractor(name: str, settings: Mapping, model_folder: Path | None, device: torch.device) -> Extractor:
+    """The extractor `name`, ready on `device`.
+
+    settings: of the extractor. For those of `TRAINED` only what `model_folder` says counts; for all others `weights`, `sha256`,
+    `size_px`, `seed` (what random weights are drawn from), and for a network of timm's by its name `timm` and `options`.
+    Raises: InputError when the weights cannot be had or do not fit.
+    """
+    if name in TRAINED:
+        return _trained(model_folder, device)
+    torch.manual_seed(settings["seed"])
+    network = settings.get("timm") or NETWORKS.get(name)
+    if network is None:
+        raise InputError(f"extractor {name!r} is unknown; see `embedding:` in config.yaml for those that are known")
+    trunk = _of_timm(network, settings.get("options") or {})
+    load_encoder_weights(trunk, network.removeprefix("tf_"), settings["weights"], settings["sha256"])
+    if settings["weights"] == "random":
+        log.warning("%s has RANDOM weights, as config asks: its clusters are no evidence", name)
+    trunk.to(device, memory_format=torch.channels_last).eval()
+    weights = "ImageNet" if settings["weights"] in ("torchvision", "package") else settings["weights"]
+    return Extractor(lambda images, masks: _pool(trunk, images, masks), settings["size_px"], weights)
+
+
+def _trained(folder: Path, device: torch.device) -> Extractor:
+    facts = json.loads((Path(folder) / "model.json").read_text())["settings"]
+    model = Autoencoder(facts["size_px"], tuple(facts["channels"]), facts["latent"])
+    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    model.to(device).eval()
+    return Extractor(lambda images, masks: model.encode(images), facts["size_px"], "trained on the cohort")
+
+
+def _of_timm(name: str, options: Mapping) -> nn.Module:
+    import timm  # slow to import, and only these extractors need it
+
+    try:
+        return timm.create_model(name, pretrained=False, **options)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"timm cannot make the network {name!r} with {dict(options)}: {error}") from error
+
+
+def _pool(trunk: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Features (N, c): maps averaged over the glomerulus; what has no maps (transformers) pools as it was trained to."""
+    features = trunk.forward_features(images)
+    if features.ndim == 4:
+        weights = nn.functional.adaptive_avg_pool2d(masks[:, None], features.shape[-2:])
+        return (features * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
+    return trunk.forward_head(features, pre_logits=True)
