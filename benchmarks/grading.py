@@ -19,6 +19,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "workflow_scripts"), str(ROOT / "benchmarks")]
 
+from kidney_mini import crop_sheet
+
 from glomerulearn.clustering import cluster_glomeruli
 from glomerulearn.cropping import import_crops
 from glomerulearn.embedding import embed_slide
@@ -26,7 +28,6 @@ from glomerulearn.extractors import build_extractor
 from glomerulearn.models import autocast
 from glomerulearn.reduction import REDUCERS, reduce_embeddings
 from glomerulearn.vectors import Embeddings, write_vectors
-from kidney_mini import crop_sheet
 
 CPU = torch.device("cpu")
 
