@@ -91,6 +91,38 @@ rule train_autoencoder:
         "../workflow_scripts/train_autoencoder.py"
 
 
+rule train_contrastive:
+    """Train the contrastive encoder on the glomeruli of the reference slides."""
+    input:
+        crops=expand("results/crops/{slide}.zarr.zip", slide=reference()),
+    output:
+        weights="results/models/contrastive/model.safetensors",
+        facts="results/models/contrastive/model.json",
+        epochs="results/models/contrastive/epochs.csv",
+    log:
+        "results/logs/train_contrastive.log",
+    benchmark:
+        "results/benchmarks/train_contrastive.jsonl"
+    retries: 0
+    conda:
+        "../envs/torch.yaml"
+    container:
+        config["container"]
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=gpu,
+    params:
+        code=code("train_contrastive"),
+        cfg=json.dumps(
+            config["embedding"]["contrastive"] | {"pixels": config["embedding"]["pixels"], "seed": config["seed"]},
+            sort_keys=True,
+        ),
+    script:
+        "../workflow_scripts/train_contrastive.py"
+
+
 ruleorder: measure_glomeruli > embed_glomeruli
 
 
@@ -99,7 +131,9 @@ rule embed_glomeruli:
     input:
         crops="results/crops/{slide}.zarr.zip",
         model=lambda wildcards: (
-            expand("results/models/autoencoder/{file}", file=MODEL) if wildcards.extractor == "autoencoder" else []
+            expand("results/models/{extractor}/{file}", extractor=wildcards.extractor, file=MODEL)
+            if wildcards.extractor in ("autoencoder", "contrastive")
+            else []
         ),
     output:
         vectors="results/embeddings/{extractor}/{slide}.npz",

@@ -17,6 +17,7 @@ CONDA = {
     "cv2": "py-opencv", "torch": "pytorch", "sklearn": "scikit-learn", "skimage": "scikit-image", "PIL": "pillow",
     "yaml": "pyyaml", "umap": "umap-learn", "openTSNE": "opentsne", "openslide": "openslide-python",
     "segmentation_models_pytorch": "segmentation-models-pytorch", "sknetwork": "scikit-network",
+    "pytorch_metric_learning": "pytorch-metric-learning",
 }  # fmt: skip
 PYPI = {"py-opencv": "opencv-python-headless", "pytorch": "torch", "openslide": "openslide-bin"}
 PIP_ONLY = {"torchstain"}

@@ -21,6 +21,7 @@ from glomerulearn.clustering import (
     fit_kmeans,
     stability,
 )
+from glomerulearn.contrasting import random_views, train_contrastive
 from glomerulearn.cropping import crop_glomeruli, import_crops
 from glomerulearn.crops import CropStore, write_crops
 from glomerulearn.embedding import embed_slide
@@ -172,6 +173,33 @@ def test_autoencoder_trains_and_embeds(crop_store, tmp_path):
     with pytest.raises(InputError, match="too few"):
         write_crops(tmp_path / "none.zarr.zip", "N", [], [], [], {"size_px": 64})
         train_autoencoder([tmp_path / "none.zarr.zip"], settings, tmp_path / "no", CPU)
+
+
+def test_contrastive_encoder_trains_and_embeds(crop_store, tmp_path):
+    settings = {
+        "pixels": PIXELS | {"stain": ["reinhard", "macenko"]}, "size_px": 32, "channels": [8, 16, 16], "projection": 8,
+        "epochs": 40, "batch": 6, "learning_rate": 0.01, "temperature": 0.2, "seed": 0,
+        "views": {"scale": [0.7, 1.0], "shift": 0.1, "stain": 0.1, "colour": 0.1, "blur": 0.3},
+    }  # fmt: skip
+    facts = train_contrastive([crop_store], settings, tmp_path / "c", CPU)
+    epochs = pd.read_csv(tmp_path / "c" / "epochs.csv")
+    assert epochs["train_loss"].tail(5).mean() < epochs["train_loss"].head(5).mean() and facts["n"] == 6
+    embed_slide("contrastive", crop_store, settings | {"orientations": 1}, tmp_path / "c", tmp_path / "e.npz", CPU)
+    embeddings = Embeddings([tmp_path / "e.npz"])
+    assert embeddings.vectors.shape == (6, 16) and embeddings.weights == "trained on the cohort"
+
+
+def test_views_change_everything_but_the_glomerulus(crop_store):
+    images, masks = map(torch.from_numpy, prepare(CropStore(crop_store), PIXELS, 64, "none"))
+    still = {"scale": [1.0, 1.0], "shift": 0.0, "stain": 0.0, "colour": 0.0, "blur": 0.0}
+    turned, _ = random_views(images, masks, still, np.random.default_rng(0))
+    # a turn keeps what there is of each colour; the corners of the box, which a turn may lose, are background
+    assert (turned - images).abs().mean() > 0.1
+    assert torch.allclose(turned.sum((2, 3)), (images * masks[:, None]).sum((2, 3)), rtol=0.15, atol=30)
+    restained, _ = random_views(images, masks, still | {"stain": 0.5, "colour": 0.3}, np.random.default_rng(0))
+    means = (restained - turned).sum((2, 3)).abs() / masks.sum((1, 2))[:, None]
+    assert (means.max(1).values > 0.05).all()
+    assert (restained[:, :, 0, 0] == 0).all()  # the background stays hidden
 
 
 @pytest.mark.parametrize(("extractor", "length"), [("vgg19", 512), ("resnet50", 2048)])

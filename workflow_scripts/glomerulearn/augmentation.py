@@ -129,12 +129,17 @@ def jitter_stain(image: np.ndarray, stain: float, colour: float, rng) -> np.ndar
     """Vary how strongly each dye stains (`stain`) and how a scanner mixes colours (`colour`): uint8 -> uint8 (h, w, 3)."""
     if not stain and not colour:
         return image
+    density = cv2.transform(_DENSITY[image], density_matrix(stain, colour, rng).T.astype(np.float32))
+    return np.clip(256 * cv2.exp(-density) - 1, 0, 255).astype(np.uint8)
+
+
+def density_matrix(stain: float, colour: float, rng) -> np.ndarray:
+    """A random change of optical density: a row of three times (4, 3), the last row is what is added."""
     dyes = np.diag(np.exp(rng.normal(0, stain, 3)))
     matrix = np.linalg.inv(_HED) @ dyes @ _HED @ (np.eye(3) + rng.normal(0, colour / 3, (3, 3)))
     matrix *= np.exp(rng.normal(0, colour))
     offset = rng.normal(0, 0.1 * colour, 3)
-    density = cv2.transform(_DENSITY[image], np.column_stack([matrix.T, offset]).astype(np.float32))
-    return np.clip(256 * cv2.exp(-density) - 1, 0, 255).astype(np.uint8)
+    return np.vstack([matrix, offset])
 
 
 def _degrade(image: np.ndarray, share: float, rng) -> np.ndarray:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from glomerulearn.crops import CropStore
-from glomerulearn.errors import InputError
+from glomerulearn.cohort_crops import CohortCrops, load_cohort
 from glomerulearn.models import save_model
 from glomerulearn.networks.autoencoder import Autoencoder
-from glomerulearn.preparation import orientation, prepare
+from glomerulearn.preparation import orientation
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +26,12 @@ def train_autoencoder(
     torch.set_num_threads(threads)
     torch.manual_seed(settings["seed"])
     rng = np.random.default_rng(settings["seed"])
-    stores = [store for store in map(CropStore, paths) if len(store)]
-    total = sum(len(store) for store in stores)
-    if total < 2:
-        raise InputError(f"{total} glomeruli on the {len(paths)} reference slides: too few to train an autoencoder on")
-    order = rng.permutation(len(stores))
-    held = (
-        {stores[i].slide for i in order[: max(1, round(settings["val_share"] * len(stores)))]}
-        if len(stores) > 1
-        else set()
-    )
-    prepared = {store.slide: _prepare_all(store, settings) for store in stores}
-    train = _join(prepared, [slide for slide in prepared if slide not in held])
-    val = _join(prepared, sorted(held)) if held else train
+    cohort = load_cohort(paths, settings["pixels"], settings["size_px"])
+    order = rng.permutation(cohort.slides)
+    held = order[: max(1, round(settings["val_share"] * len(order)))].tolist() if len(order) > 1 else []
+    val_rows = np.isin(cohort.slide, held)
+    train = _rows(cohort, ~val_rows)
+    val = _rows(cohort, val_rows) if held else train
     model = Autoencoder(settings["size_px"], tuple(settings["channels"]), settings["latent"]).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), settings["learning_rate"])
     steps = settings["epochs"] * -(-len(train[0]) // settings["batch"])
@@ -69,24 +61,18 @@ def train_autoencoder(
             best = rows[-1]["val_loss"], state, epoch
     facts = {
         "settings": dict(settings),
-        "slides": sorted(prepared),
+        "slides": sorted(cohort.slides),
         "val_slides": sorted(held),
-        "n": total,
+        "n": len(cohort.slide) // len(settings["pixels"]["stain"]),
         "best_epoch": rows[best[2] - 1],
     }
     save_model(folder, best[1], facts, rows)
     return facts
 
 
-def _prepare_all(store: CropStore, settings: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    """The crops of a slide in every stain that the embedding averages over."""
-    parts = [prepare(store, settings["pixels"], settings["size_px"], stain) for stain in settings["pixels"]["stain"]]
-    images, masks = zip(*parts, strict=True)
-    return np.concatenate(images), np.concatenate(masks)
-
-
-def _join(prepared: Mapping, slides: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    return tuple(torch.from_numpy(np.concatenate([prepared[slide][part] for slide in slides])) for part in (0, 1))
+def _rows(cohort: CohortCrops, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    where = torch.from_numpy(np.flatnonzero(rows))
+    return cohort.images[where], cohort.masks[where]
 
 
 def _turn(batch: torch.Tensor, epoch: int) -> torch.Tensor:

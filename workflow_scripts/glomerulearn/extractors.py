@@ -12,11 +12,12 @@ from torch import nn
 
 from glomerulearn.errors import InputError
 from glomerulearn.networks.autoencoder import Autoencoder
+from glomerulearn.networks.contrastive import ContrastiveNet, masked_mean
 from glomerulearn.networks.weights import load_encoder_weights
 
 log = logging.getLogger(__name__)
 
-TRAINED = ("autoencoder",)  # on the crops of the cohort
+TRAINED = ("autoencoder", "contrastive")  # on the crops of the cohort
 # timm's names; its VGG19 and ResNet50 take torchvision's weights as they are
 NETWORKS = {"vgg19": "vgg19", "resnet50": "resnet50", "efficientnet": "tf_efficientnet_lite0"}
 
@@ -37,7 +38,7 @@ def build_extractor(name: str, settings: Mapping, model_folder: Path | None, dev
     Raises: InputError when the weights cannot be had or do not fit.
     """
     if name in TRAINED:
-        return _trained(model_folder, device)
+        return _trained(name, model_folder, device)
     torch.manual_seed(settings["seed"])
     network = settings.get("timm") or NETWORKS.get(name)
     if network is None:
@@ -51,12 +52,16 @@ def build_extractor(name: str, settings: Mapping, model_folder: Path | None, dev
     return Extractor(lambda images, masks: _pool(trunk, images, masks), settings["size_px"], weights)
 
 
-def _trained(folder: Path, device: torch.device) -> Extractor:
+def _trained(name: str, folder: Path, device: torch.device) -> Extractor:
     facts = json.loads((Path(folder) / "model.json").read_text())["settings"]
-    model = Autoencoder(facts["size_px"], tuple(facts["channels"]), facts["latent"])
+    if name == "autoencoder":
+        model = Autoencoder(facts["size_px"], tuple(facts["channels"]), facts["latent"])
+    else:
+        model = ContrastiveNet(tuple(facts["channels"]), facts["projection"])
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     model.to(device).eval()
-    return Extractor(lambda images, masks: model.encode(images), facts["size_px"], "trained on the cohort")
+    encode = model.encode if name == "contrastive" else lambda images, masks: model.encode(images)
+    return Extractor(encode, facts["size_px"], "trained on the cohort")
 
 
 def _of_timm(name: str, options: Mapping) -> nn.Module:
@@ -72,6 +77,5 @@ def _pool(trunk: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.
     """Features (N, c): maps averaged over the glomerulus; what has no maps (transformers) pools as it was trained to."""
     features = trunk.forward_features(images)
     if features.ndim == 4:
-        weights = nn.functional.adaptive_avg_pool2d(masks[:, None], features.shape[-2:])
-        return (features * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
+        return masked_mean(features, masks)
     return trunk.forward_head(features, pre_logits=True)

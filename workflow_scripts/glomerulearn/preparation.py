@@ -17,8 +17,9 @@ from glomerulearn.stain import normalise
 if TYPE_CHECKING:
     import torch  # slow to import, and measuring does without it
 
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+# ImageNet's, which pretrained networks expect
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 def prepare(store: CropStore, settings: Mapping, size_px: int, stain: str) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +29,7 @@ def prepare(store: CropStore, settings: Mapping, size_px: int, stain: str) -> tu
     Returns: float32 (N, 3, size_px, size_px), ImageNet-standardised, masked background 0; float32 masks (N, size, size).
     """
     images, masks = fit_crops(store, settings, size_px, stain)
-    images = (images.astype(np.float32) / 255 - _IMAGENET_MEAN) / _IMAGENET_STD
+    images = (images.astype(np.float32) / 255 - MEAN) / STD
     if settings["mask_background"]:
         images *= masks[..., None]
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), masks
@@ -72,3 +73,9 @@ def orientation(batch: torch.Tensor, number: int) -> torch.Tensor:
     """One of the eight ways to lay a square: `number` 0 to 7; batch (..., h, w)."""
     batch = batch.rot90(number % 4, (-2, -1))
     return batch.flip(-1) if number >= 4 else batch
+
+
+def to_rgb(images: torch.Tensor) -> torch.Tensor:
+    """What `prepare` standardised, (N, 3, h, w), back to 0..1."""
+    mean, std = (images.new_tensor(part)[:, None, None] for part in (MEAN, STD))
+    return images * std + mean

@@ -13,7 +13,7 @@ from jsonschema.exceptions import best_match
 
 from glomerulearn.errors import InputError
 
-EXTRACTORS = ("autoencoder", "vgg19", "resnet50", "efficientnet", "morphology")
+EXTRACTORS = ("autoencoder", "contrastive", "vgg19", "resnet50", "efficientnet", "morphology")
 
 
 def check_config(config: Mapping, schema: str | Path) -> None:

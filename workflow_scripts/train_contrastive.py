@@ -1,0 +1,19 @@
+"""Train the contrastive encoder on the reference slides."""
+
+import json
+from pathlib import Path
+
+from glomerulearn.contrasting import train_contrastive
+from glomerulearn.models import pick_device
+from glomerulearn.running import bar, logged
+
+if __name__ == "__main__":
+    with logged(snakemake.log[0]):
+        train_contrastive(
+            [Path(path) for path in snakemake.input.crops],
+            json.loads(snakemake.params.cfg),
+            Path(snakemake.output.weights).parent,
+            pick_device(snakemake.resources.gpu),
+            snakemake.threads,
+            bar("train contrastive encoder"),
+        )
