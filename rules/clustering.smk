@@ -204,9 +204,43 @@ rule score_grades:
         "../workflow_scripts/score_grades.py"
 
 
+rule probe_embeddings:
+    """What a classifier could tell from the vectors: the label, with all examples and with few, and the laboratory."""
+    input:
+        **{
+            extractor: expand("results/embeddings/{extractor}/{slide}.npz", extractor=extractor, slide=reference())
+            for extractor in MEASURED
+        },
+    output:
+        table=report(
+            "results/scores/probes.tsv",
+            category="3 Grading",
+            labels={"table": "what a classifier could tell"},
+            caption="../report/probes.rst",
+        ),
+    log:
+        "results/logs/probe_embeddings.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("probe_embeddings"),
+        extractors=MEASURED,
+        cfg=json.dumps(
+            {"sites": sites(), "shots": config["clustering"]["shots"], "seed": config["seed"]}, sort_keys=True
+        ),
+    script:
+        "../workflow_scripts/probe_embeddings.py"
+
+
 rule grading:
     """Target: every glomerulus in every variant, and its grade."""
     input:
         "results/glomeruli.csv",
         "results/scores/variants.tsv",
         "results/scores/grading.tsv",
+        "results/scores/probes.tsv",

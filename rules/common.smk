@@ -68,6 +68,7 @@ SLIDE_NAMES = "|".join(map(re.escape, SLIDES)) or "(?!)" if CROPS else "[A-Za-z0
 SEGMENTERS = config["segmentation"]["segmenters"] if SLIDES else []
 PRETRAINED = {name: config["pretrained"][name] for name in SEGMENTERS if name in config["pretrained"]}
 EXTRACTORS = config["embedding"]["extractors"]
+MEASURED = [*EXTRACTORS, *(["morphology"] if "morphology" not in EXTRACTORS else [])]  # whatever has vectors
 REDUCERS = config["reduction"]["reducers"]
 CLUSTERERS = config["clustering"]["clusterers"]
 # a variant is named after the metric that chose K-means' k, or after another clusterer

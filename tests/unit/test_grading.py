@@ -32,6 +32,7 @@ from glomerulearn.masks import write_masks
 from glomerulearn.measuring import measure_slide
 from glomerulearn.morphology import FEATURES, axis_scale, measure, sclerosis_axis
 from glomerulearn.preparation import prepare
+from glomerulearn.probing import probe
 from glomerulearn.reduction import REDUCERS, reduce_embeddings
 from glomerulearn.stain import TARGET_MEAN, normalise
 from glomerulearn.vectors import Embeddings
@@ -399,3 +400,25 @@ def test_grades_against_labels_by_hand():
         "group",
         "n",
     ]
+
+
+def test_probes_tell_label_and_site_on_other_slides(tmp_path):
+    """Feature 0 is the label, feature 1 the site, and the rest noise."""
+    rng = np.random.default_rng(0)
+    paths, sites = [], {}
+    for number in range(6):
+        sites[f"S{number}"] = "AB"[number % 2]
+        which = np.arange(20) % 2
+        vectors = rng.normal(0, 1, (20, 8))
+        vectors[:, 0] += 6 * which
+        vectors[:, 1] += 6 * (number % 2)
+        names = np.array(["normal", "sclerosed"])[which]
+        paths.append(write_vectors(tmp_path / f"{number}.npz", f"S{number}", vectors, names))
+    table = probe("vgg19", paths, sites, [1, 5], 0).set_index(["of", "examples"])
+    assert table.loc[("label", "all"), "balanced_accuracy"] > 0.95 and table.loc[("label", "all"), "chance"] == 0.5
+    assert table.loc[("site", "all"), "balanced_accuracy"] > 0.95
+    few = table.loc["label", "balanced_accuracy"]
+    assert 0.5 < few[1] < few[5] <= few["all"] + 0.05
+    noise = [write_vectors(tmp_path / f"n{i}.npz", f"S{i}", rng.normal(size=(20, 8)), names) for i in range(6)]
+    alone = probe("vgg19", noise, dict.fromkeys(sites, "A"), [], 0).set_index("of")
+    assert alone.index.tolist() == ["label"] and abs(alone.loc["label", "balanced_accuracy"] - 0.5) < 0.2
