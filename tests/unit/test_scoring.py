@@ -184,9 +184,11 @@ def test_groups_pool_their_slides():
 
 def test_folds_are_joined_with_mean_and_spread():
     tables = [
-        pd.DataFrame({"segmenter": name, "slide": ["s1", "s2", "all"], "split": "held", "dice": [0.1, 0.2, dice]})
+        pd.DataFrame(
+            {"segmenter": f"{name}.fold{fold}", "slide": ["s1", "s2", "all"], "split": "held", "dice": [0.1, 0.2, dice]}
+        )
         for name, values in (("segnet", (0.5, 0.7)), ("unet", (0.8, 0.6)))
-        for dice in values
+        for fold, dice in enumerate(values, start=1)
     ]
     table = join_folds(tables, ["Lyon", "Graz"]).set_index(["segmenter", "fold"])
     assert table.loc[("unet", "2"), "held"] == "Graz" and table.loc[("unet", "2"), "dice"] == 0.6

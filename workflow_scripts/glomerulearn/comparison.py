@@ -212,7 +212,8 @@ def compare_segmenters(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def join_folds(tables: Sequence[pd.DataFrame], held: Sequence[str]) -> pd.DataFrame:
     """The pooled scores of every fold, then their mean and standard deviation (`fold` = mean, sd) per segmenter.
 
-    tables: the scores of one segmenter and fold each, all folds of a segmenter in turn; held: what each fold holds out.
+    tables: the scores of one segmenter and fold each (`unet.fold1`), all folds of a segmenter in turn; held: what each fold
+    holds out.
     """
     rows = []
     for number, table in enumerate(tables):
@@ -220,6 +221,7 @@ def join_folds(tables: Sequence[pd.DataFrame], held: Sequence[str]) -> pd.DataFr
         fold = number % len(held)
         rows.append(own.assign(fold=str(fold + 1), held=held[fold], n_slides=len(table) - 1))
     folds = pd.concat(rows)
+    folds["segmenter"] = folds["segmenter"].str.partition(".fold")[0]
     columns = ["segmenter", "fold", "held", "n_slides", *folds.columns.drop(["segmenter", "fold", "held", "n_slides"])]
     summary = [
         getattr(own.drop(columns=["segmenter", "fold", "held"]), how)()
