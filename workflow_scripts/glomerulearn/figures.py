@@ -125,9 +125,14 @@ def draw_agreement(variants: pd.DataFrame, target: Path) -> None:
     weights = dict(zip(variants["extractor"], variants["weights"], strict=True))
     shown = variants.dropna(subset=["ari_label"])
     known_site = shown["ari_site"].notna().any()
+    taken = shown[shown["chosen"].fillna("").str.contains("without labels")]
     for number, (extractor, part) in enumerate(shown.groupby("extractor", sort=False)):
         x = part["ari_site"] if known_site else part["silhouette_embedding"]
         axes.scatter(x, part["ari_label"], color=PALETTE[number], alpha=0.8, label=_titled(extractor, weights))
+    axes.scatter(
+        taken["ari_site" if known_site else "silhouette_embedding"], taken["ari_label"], s=150, facecolors="none",
+        edgecolors="black", label="chosen without labels",
+    )  # fmt: skip
     axes.axhline(0, color="#bbbbbb", linewidth=0.8)
     axes.axvline(0, color="#bbbbbb", linewidth=0.8)
     axes.set(
