@@ -3,9 +3,10 @@
     python benchmarks/kidney_mini.py DATA WORK [--cores 2] [--split hard] [--seed 1] [--leave-out] [--only slides]
 
 DATA holds `kidney-mini` (14 slides with every glomerulus outlined) and `glomeruli-crops` (504 labelled crops). Two runs of
-the workflow with `preset: cpu`: one on the slides, from tiling to grading, one on the crops (`--only crops --extractors efficientnet` is the shortest). VGG19 and ResNet50 get random
-weights unless --vgg19 and --resnet50 name local ImageNet weights. With --leave-out the segmenters are also trained without
-each institution and judged there. An interrupted run goes on where it was.
+the workflow with `preset: cpu`: one on the slides, from tiling to grading, one on the crops (`--only crops --extractors
+efficientnet` is the shortest). VGG19 and ResNet50 get random weights unless --vgg19 and --resnet50 name local ImageNet weights.
+With --leave-out the segmenters are also trained without each institution and judged there. An interrupted run goes on where
+it was.
 """
 
 import argparse

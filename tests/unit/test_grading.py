@@ -5,13 +5,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from PIL import Image
-from sklearn.metrics import roc_auc_score, silhouette_score
+from safetensors.torch import save_file
+from sklearn.metrics import adjusted_rand_score, roc_auc_score, silhouette_score
 
+from glomerulearn import clusterers, reduction
 from glomerulearn.autoencoding import train_autoencoder
 from glomerulearn.choice import choose_variant, silhouette_of_nothing
-from glomerulearn.clusterers import CLUSTERERS
+from glomerulearn.clusterers import CLUSTERERS, silhouette
 from glomerulearn.clustering import (
     METRICS,
     agreement,
@@ -212,6 +215,32 @@ def test_random_weights_are_seeded_and_say_so(extractor, length, crop_store, tmp
     assert first.weights == "random" and "RANDOM" in caplog.text
 
 
+def test_any_network_of_timm_with_a_file_of_weights(crop_store, tmp_path):
+    """A vision transformer, as pathology foundation models are: one entry in config and its weights."""
+    options = {"img_size": 32, "num_classes": 0, "depth": 2}
+    state = timm.create_model("vit_tiny_patch16_224", **options).state_dict()
+    save_file(state, tmp_path / "uni.safetensors")
+    settings = RANDOM | {
+        "timm": "vit_tiny_patch16_224",
+        "options": options,
+        "weights": str(tmp_path / "uni.safetensors"),
+    }
+    embed_slide("uni", crop_store, settings, None, tmp_path / "u.npz", CPU)
+    found = Embeddings([tmp_path / "u.npz"])
+    assert found.vectors.shape == (6, 192) and found.weights.endswith("uni.safetensors")
+    model = timm.create_model("vit_tiny_patch16_224", **options).eval()
+    model.load_state_dict(state)
+    images, _ = prepare(CropStore(crop_store), PIXELS, 32, "reinhard")
+    with torch.no_grad():
+        assert np.allclose(found.vectors, model(torch.from_numpy(images)).numpy(), atol=0.1)
+    with pytest.raises(InputError, match="nosuch"):
+        embed_slide("uni", crop_store, settings | {"timm": "nosuch"}, None, tmp_path / "u.npz", CPU)
+    del state["blocks.0.attn.qkv.weight"]
+    save_file(state, tmp_path / "uni.safetensors")
+    with pytest.raises(InputError, match=r"lack 1 tensors.*qkv"):
+        embed_slide("uni", crop_store, settings, None, tmp_path / "u.npz", CPU)
+
+
 def test_slide_without_glomeruli_has_no_vectors(tmp_path):
     write_crops(tmp_path / "none.zarr.zip", "N", [], [], [], {"size_px": 64})
     embed_slide("resnet50", tmp_path / "none.zarr.zip", RANDOM, None, tmp_path / "n.npz", CPU)
@@ -251,6 +280,29 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
         column = f"autoencoder_{reducer}_{method}"
         assert len(assigned) == 20 and abs(np.corrcoef(assigned[column], group)[0, 1]) > 0.9
         assert np.array_equal(old[column][:56], np.load(fits)[f"labels_{method}"])
+
+
+@pytest.mark.parametrize("reducer", ["isomap", "tsne"])
+def test_large_cohorts_are_fitted_by_sample_or_approximation(reducer, tmp_path, monkeypatch):
+    vectors = blobs(200, 1, 6)[0]
+    vectors[:, 0] += np.linspace(-12, 12, 200)  # one connected cloud
+    path = write_vectors(tmp_path / "ref.npz", "ref", vectors)
+    places = []
+    for limit in (1000, 120):
+        monkeypatch.setattr(reduction, "EXACT", limit)
+        reduce_embeddings(reducer, [path], REDUCTION[reducer], True, 0, tmp_path / "m", tmp_path / "c.npz")
+        places.append(np.load(tmp_path / "c.npz")["coordinates"])
+    whole, sampled = (fit_kmeans(place.astype(float), 2, 0)[1] for place in places)
+    assert len(places[1]) == 200 and adjusted_rand_score(whole, sampled) > 0.8
+
+
+def test_silhouette_of_a_sample_is_near_the_whole(monkeypatch):
+    points, which = blobs(3000, 0, 4)
+    exact = silhouette_score(points, which)
+    assert silhouette(points, which, 0) == pytest.approx(exact)
+    monkeypatch.setattr(clusterers, "LARGEST", 500)
+    assert silhouette(points, which, 0) == pytest.approx(exact, abs=0.02)
+    assert silhouette(points, np.zeros(3000, int), 0) == -1
 
 
 def test_too_few_glomeruli_to_cluster(tmp_path):

@@ -18,20 +18,19 @@ from sklearn.metrics import (
     calinski_harabasz_score,
     davies_bouldin_score,
     normalized_mutual_info_score,
-    silhouette_score,
 )
 
 from glomerulearn.choice import silhouette_of_nothing
-from glomerulearn.clusterers import CLUSTERERS, join
+from glomerulearn.clusterers import CLUSTERERS, join, silhouette
 from glomerulearn.vectors import Embeddings
 
 log = logging.getLogger(__name__)
 
 # score function, and whether more is better
 METRICS = {
-    "silhouette": (silhouette_score, True),
-    "davies_bouldin": (davies_bouldin_score, False),
-    "calinski_harabasz": (calinski_harabasz_score, True),
+    "silhouette": (silhouette, True),
+    "davies_bouldin": (lambda points, labels, seed: davies_bouldin_score(points, labels), False),
+    "calinski_harabasz": (lambda points, labels, seed: calinski_harabasz_score(points, labels), True),
 }
 _BOOTSTRAPS = 10
 
@@ -94,10 +93,11 @@ class _Scores:
         """One row of a score table; what needs two clusters is NaN where there is one."""
         several = labels.max() > 0
         scores = {
-            name: float(score(self.points, labels)) if several else float("nan") for name, (score, _) in METRICS.items()
+            name: float(score(self.points, labels, self.seed)) if several else float("nan")
+            for name, (score, _) in METRICS.items()
         }
         vectors = self.data["vectors"]
-        scores["silhouette_embedding"] = float(silhouette_score(vectors, labels)) if several else float("nan")
+        scores["silhouette_embedding"] = silhouette(vectors, labels, self.seed) if several else float("nan")
         scores["stability"] = stability(self.points, labels, refit, self.seed)
         agreements = agreement(labels, self.data["label"], self.sites)
         counts = {"n": len(labels), "weights": str(self.data["weights"])}

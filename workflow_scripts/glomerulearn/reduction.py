@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 REDUCERS = ("none", "pca", "isomap", "tsne", "umap")
 MIN_REFERENCE = 10  # glomeruli below which neither neighbours nor clusters mean anything
+EXACT = 5000  # glomeruli up to which Isomap sees all of them and t-SNE's neighbours are exact
 _PCA_FIRST = 50  # neighbour methods work on the leading principal components
 # Networks' features keep their spread: giving all the same variance makes as much of those in which nothing happens. Only
 # measures of different units are brought to one variance.
@@ -42,7 +43,8 @@ class _TSNE(TransformerMixin, BaseEstimator):
         from openTSNE import TSNE
 
         settings = {"n_components": self.components, "perplexity": self.neighbours, "random_state": self.seed}
-        self.embedding_ = TSNE(neighbors="exact", n_jobs=1, **settings).fit(x)
+        neighbours = "exact" if len(x) <= EXACT else "auto"
+        self.embedding_ = TSNE(neighbors=neighbours, n_jobs=1, **settings).fit(x)
         return np.asarray(self.embedding_)
 
     def transform(self, x):
@@ -99,7 +101,13 @@ def reduce_embeddings(
         )
     vectors = embeddings.vectors[kept]
     reducer = make_reducer(name, n, vectors.shape[1], settings, seed, embeddings.scale)
-    placed = np.asarray(reducer.fit_transform(vectors), np.float32)
+    if name == "isomap" and n > EXACT:
+        # its memory and time grow with the square and the cube: the others are placed among a sample
+        some = np.random.default_rng(seed).choice(n, EXACT, replace=False)
+        placed = np.asarray(reducer.fit(vectors[some]).transform(vectors), np.float32)
+        log.info("isomap: fitted to a sample of %d", EXACT)
+    else:
+        placed = np.asarray(reducer.fit_transform(vectors), np.float32)
     Path(model).parent.mkdir(parents=True, exist_ok=True)
     joblib.dump(reducer, model, compress=3)
     np.savez(
