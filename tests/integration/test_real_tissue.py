@@ -77,7 +77,9 @@ def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
 
 def test_own_crops_without_slides(shared, tmp_path):
     sheet = crop_sheet(shared, tmp_path / "crops.tsv")
-    table = pd.read_csv(sheet, sep="\t").groupby("slide").head(8)
+    table = pd.read_csv(sheet, sep="\t")
+    few = table.drop_duplicates("slide").groupby("site").head(3)["slide"]
+    table = table[table["slide"].isin(few)].groupby("slide").head(8)
     table.to_csv(sheet, sep="\t", index=False)
     config = runs.demo_settings(slides=None, crops=str(sheet))
     config["reduction"] = {"reducers": ["none", "pca"]}
