@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from glomerulearn.augmentation import density_matrix
 from glomerulearn.cohort_crops import load_cohort
 from glomerulearn.models import autocast, save_model
 from glomerulearn.networks.contrastive import ContrastiveNet
@@ -103,8 +104,6 @@ def random_views(
 
 def _jitter_stain(images: torch.Tensor, stain: float, colour: float, rng: np.random.Generator) -> torch.Tensor:
     """Vary each dye's strength and the scanner's colours, in optical density (Tellez et al. 2018)."""
-    from glomerulearn.augmentation import density_matrix
-
     matrices = np.stack([density_matrix(stain, colour, rng) for _ in range(len(images))])
     matrix = torch.from_numpy(matrices).float().to(images.device)
     density = -torch.log((to_rgb(images) * 255 + 1).clamp(1, 256) / 256)

@@ -12,7 +12,8 @@ from torch import nn
 
 from glomerulearn.errors import InputError
 from glomerulearn.networks.autoencoder import Autoencoder
-from glomerulearn.networks.contrastive import ContrastiveNet, masked_mean
+from glomerulearn.networks.blocks import masked_mean
+from glomerulearn.networks.contrastive import ContrastiveNet
 from glomerulearn.networks.weights import load_encoder_weights
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 """What the networks are built of."""
 
+import torch
 from torch import nn
 
 
@@ -20,3 +21,9 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def masked_mean(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Features (N, c, h, w) averaged where masks (N, H, W) are not 0: (N, c)."""
+    weights = nn.functional.adaptive_avg_pool2d(masks[:, None], features.shape[-2:])
+    return (features * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from glomerulearn.networks.blocks import conv_block, initialise
+from glomerulearn.networks.blocks import conv_block, initialise, masked_mean
 
 
 class ContrastiveNet(nn.Module):
@@ -34,9 +34,3 @@ class ContrastiveNet(nn.Module):
 
     def forward(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         return self.head(self.encode(images, masks))
-
-
-def masked_mean(features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Features (N, c, h, w) averaged where masks (N, H, W) are not 0: (N, c)."""
-    weights = nn.functional.adaptive_avg_pool2d(masks[:, None], features.shape[-2:])
-    return (features * weights).sum((2, 3)) / weights.sum((2, 3)).clamp(min=1e-6)
