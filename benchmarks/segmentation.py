@@ -25,11 +25,12 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 from glomerulearn import synthetic
 from glomerulearn.detection import detect_glomeruli
 from glomerulearn.inference import predict, tissue_windows
+from glomerulearn.losses import deep_loss
 from glomerulearn.models import autocast, pick_device, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.tiling import tile_slide
-from glomerulearn.training import Trainer, deep_loss
+from glomerulearn.training import Trainer
 
 
 def settings_of(preset: str) -> dict:

@@ -17,11 +17,12 @@ from glomerulearn import training
 from glomerulearn.augmentation import paste_glomerulus, random_view
 from glomerulearn.errors import InputError
 from glomerulearn.inference import predict
+from glomerulearn.losses import deep_loss, segmentation_loss
 from glomerulearn.models import load_segmenter
 from glomerulearn.multi_gpu import run_together
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import EpochSampler, RandomWindows, glomerulus_centres
-from glomerulearn.training import deep_loss, segmentation_loss, train_segmenter
+from glomerulearn.training import train_segmenter
 
 AUGMENTATION = {
     "flip": True, "rotation": True, "scale": [0.9, 1.1], "elastic_px": 1.0, "stain": 0.1, "colour": 0.1, "blur": 0.1,
