@@ -67,7 +67,7 @@ def clustering_figures(config: dict, vectors: list[Path], n: int, work: Path) ->
     rng = np.random.default_rng(0)
     drawn = known.vectors[rng.integers(len(known), size=n)]
     drawn = drawn + rng.normal(0, 0.3, drawn.shape) * known.vectors.std(0)
-    records = pd.DataFrame({"glomerulus": [f"g{i}" for i in range(n)], "label": "", "cut": False})
+    records = pd.DataFrame({"glomerulus": [f"g{i}" for i in range(n)], "cut": False})
     write_vectors(
         work / "many.npz", "many", records, drawn.astype(np.float32), {"weights": "ImageNet", "scale": "kept"}
     )

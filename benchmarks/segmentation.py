@@ -29,6 +29,7 @@ from glomerulearn.losses import deep_loss
 from glomerulearn.models import autocast, pick_device, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
+from glomerulearn.slide_outlines import read_slide_outlines
 from glomerulearn.tiling import tile_slide
 from glomerulearn.training import Trainer
 
@@ -49,8 +50,8 @@ def _merge(base: dict, changes: dict) -> None:
             base[key] = value
 
 
-def make_stores(work: Path, config: dict, data: Path | None) -> list[Path]:
-    """Patch stores of the slides to train on and to infer."""
+def make_slides(work: Path, config: dict, data: Path | None) -> list[tuple[Path, Path]]:
+    """Patch stores and outlines of the slides to train on and to infer."""
     if data is None:
         recipe = synthetic.Recipe(6000, 6000, mpp=2.0, glomeruli=60, cut_share=0)
         truth = synthetic.make_slide(work / "made.svs", recipe, seed=0)
@@ -63,19 +64,14 @@ def make_stores(work: Path, config: dict, data: Path | None) -> list[Path]:
             for path in sorted((data / "kidney-mini" / "slides").glob("*.svs"))
         ]
         classes = {"Normal": "normal", "Sclerosed": "sclerosed"}
-    stores = []
+    made = []
     for path, annotation in slides:
-        stores.append(work / f"{path.stem}.zarr.zip")
-        tile_slide(
-            path.stem,
-            path,
-            annotation,
-            None,
-            config["tiling"],
-            {"classes": classes, "label_images": "class"},
-            stores[-1],
+        made.append((work / f"{path.stem}.zarr.zip", work / f"{path.stem}.read.geojson"))
+        tile_slide(path.stem, path, None, config["tiling"], made[-1][0])
+        read_slide_outlines(
+            path.stem, path, annotation, None, {"classes": classes, "label_images": "class"}, made[-1][1]
         )
-    return stores
+    return made
 
 
 def seconds(jobs: dict, rounds: int) -> dict[str, float]:
@@ -89,12 +85,14 @@ def seconds(jobs: dict, rounds: int) -> dict[str, float]:
     return {name: float(np.median(values[1:])) for name, values in times.items()}
 
 
-def training_figures(name: str, config: dict, stores: list[Path], rounds: int, device) -> tuple[float, float]:
+def training_figures(
+    name: str, config: dict, slides: list[tuple[Path, Path]], rounds: int, device
+) -> tuple[float, float]:
     """Windows per second: whole steps, and the bare network's forward and backward."""
     chosen = dict(config["segmentation"], seed=0, windows_per_epoch=8 * config["segmentation"]["batch"])
     chosen["network"] = config["segmentation"]["networks"][name]
     chosen["learning_rate"] = config["segmentation"]["learning_rate"][name]
-    trainer = Trainer(name, stores, chosen, device)
+    trainer = Trainer(name, slides, chosen, device)
     size = chosen["window_px"], chosen["window_px"]
     images = torch.randn(chosen["batch"], 3, *size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (chosen["batch"], *size), device=device)
@@ -151,14 +149,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = pick_device(1)
     config = settings_of(options.preset)
-    stores = make_stores(options.work, config, options.slides)
-    largest = max(stores, key=lambda path: len(PatchStore(path).grid))
-    print(f"{device}, {options.threads} threads, preset {options.preset}, {len(stores)} slide(s)")
+    slides = make_slides(options.work, config, options.slides)
+    largest = max((patches for patches, _ in slides), key=lambda path: len(PatchStore(path).grid))
+    print(f"{device}, {options.threads} threads, preset {options.preset}, {len(slides)} slide(s)")
     print(f"{'windows per second':24} {'whole':>8} {'bare':>8} {'ratio':>6}")
     for name in options.segmenters:
         print(f"  {json.dumps(config['segmentation']['networks'][name])}")
         for what, figures in (
-            ("training", training_figures(name, config, stores, options.rounds, device)),
+            ("training", training_figures(name, config, slides, options.rounds, device)),
             ("inference", inference_figures(name, config, largest, options.work, options.rounds, device)),
         ):
             whole, bare = figures

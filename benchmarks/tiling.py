@@ -36,7 +36,6 @@ from glomerulearn.slides import open_slide
 from glomerulearn.tiling import tile_slide
 
 MPP, PATCH_PX, TILE_PX, FIELD_PX = 0.5, 512, 256, 2048
-OUTLINES = {"classes": {"": "glomerulus"}, "label_images": "class"}
 
 
 def settings(codec: str, patch_px: int = PATCH_PX) -> dict:
@@ -180,7 +179,7 @@ def peak_mb(path: Path, target: Path) -> float:
     """Peak resident memory of a process that tiles a slide."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); sys.path.insert(0, sys.argv[2]);"
-        "from tiling import *; row = tile_slide('s', Path(sys.argv[3]), None, None, settings('jpeg'), OUTLINES, sys.argv[4]);"
+        "from tiling import *; row = tile_slide('s', Path(sys.argv[3]), None, settings('jpeg'), sys.argv[4]);"
         # getrusage would count the parent's memory at the fork
         "assert row['status'] == 'ok', row; print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
@@ -203,12 +202,8 @@ def main() -> None:
         "decode": lambda: decode_tiles(path),
         "read": lambda: read_patches(path, places),
         "openslide": lambda: read_openslide(path, places),
-        "tile zstd": lambda: tile_slide(
-            "s", path, None, None, settings("zstd"), OUTLINES, options.work / "zstd.zarr.zip"
-        ),
-        "tile jpeg": lambda: tile_slide(
-            "s", path, None, None, settings("jpeg"), OUTLINES, options.work / "jpeg.zarr.zip"
-        ),
+        "tile zstd": lambda: tile_slide("s", path, None, settings("zstd"), options.work / "zstd.zarr.zip"),
+        "tile jpeg": lambda: tile_slide("s", path, None, settings("jpeg"), options.work / "jpeg.zarr.zip"),
     }
     figures = cpu_ms(jobs, len(places), options.rounds)
     if options.lazyslide:
@@ -222,7 +217,7 @@ def main() -> None:
     print("random windows, CPU ms: from a store of 256 px patches, decoding the tiles on the fly, ratio")
     for codec in ("zstd", "jpeg"):
         store = options.work / f"{codec}_256.zarr.zip"
-        tile_slide("s", path, None, None, settings(codec, 256), OUTLINES, store)
+        tile_slide("s", path, None, settings(codec, 256), store)
         for size in (256, 512):
             stored, decoded = window_figures(path, store, options.side, size)
             print(f"  {codec} {size} px  {stored:6.2f} {decoded:6.2f} {stored / decoded:5.2f}")

@@ -101,6 +101,8 @@ rule collect_variants:
     """All variants in one table: k, score, agreement with the label and with the site, stability, and which one to take."""
     input:
         tables=[f"results/scores/variants/{extractor}_{reducer}.tsv" for extractor, reducer in SPACES],
+        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+        labels=labels_of(reference()),
     output:
         table=report(
             "results/scores/variants.tsv",
@@ -119,6 +121,7 @@ rule collect_variants:
         runtime=10,
     params:
         code=code("collect_variants"),
+        spaces=[list(space) for space in SPACES],
     script:
         "../workflow_scripts/collect_variants.py"
 
@@ -152,6 +155,7 @@ rule collect_glomeruli:
     input:
         assignments=expand("results/assignments/{slide}.csv", slide=COHORT),
         detections=expand("results/detections/best/{slide}.csv", slide=SLIDES),
+        labels=labels_of(COHORT),
         morphology=expand("results/embeddings/morphology/{slide}.npz", slide=COHORT),
         grades="results/clusters/grades.json",
     output:
@@ -211,6 +215,7 @@ rule probe_embeddings:
             extractor: expand("results/embeddings/{extractor}/{slide}.npz", extractor=extractor, slide=reference())
             for extractor in MEASURED
         },
+        labels=labels_of(reference()),
     output:
         table=report(
             "results/scores/probes.tsv",

@@ -18,7 +18,7 @@ from glomerulearn.code_digest import code_digest
 from glomerulearn.errors import InputError
 from glomerulearn.folds import make_folds
 from glomerulearn.settings import check_config
-from glomerulearn.sheets import check_names, check_splits, fingerprint, read_crops, read_slides
+from glomerulearn.sheets import check_names, check_splits, fingerprint, read_crops, read_label_sheet, read_slides
 
 DEMO = "results/demo"
 SCHEMAS = Path(workflow.basedir, "schemas")
@@ -35,10 +35,10 @@ elif config["preset"] in ("cpu", "original"):
 
 
 def read_sheets():
-    """Slides and crops as name -> row(s); everything wrong with config or sheets ends the run here, before any job."""
+    """Slides, crops and labels as name -> row(s); what is wrong with config or sheets ends the run here, before any job."""
     try:
         check_config(config, SCHEMAS / "config.schema.yaml")
-        slides, crops = {}, {}
+        slides, crops, labels = {}, {}, {}
         if config["slides"] == "demo":
             # the files are made by a rule, so the sheet that describes them is part of the workflow
             slides = read_slides(Path(workflow.basedir, "config", "slides.tsv"), SCHEMAS / "slides.schema.yaml", DEMO)
@@ -49,7 +49,9 @@ def read_sheets():
         if config["crops"]:
             crops = read_crops(config["crops"], SCHEMAS / "crops.schema.yaml")
         check_names(slides, crops)
-        return slides, crops
+        if config["labels"]:
+            labels = read_label_sheet(config["labels"], SCHEMAS / "labels.schema.yaml", slides)
+        return slides, crops, labels
     except InputError as error:
         raise WorkflowError(str(error))
 
@@ -60,7 +62,7 @@ def class_map():
     return {name: label for name, label in classes.items() if label is not None}
 
 
-SLIDES, CROPS = read_sheets()
+SLIDES, CROPS, LABELS = read_sheets()
 config["outlines"]["classes"] = class_map()
 COHORT = [*SLIDES, *CROPS]
 # slides and crops go through the same later rules, but only slides are tiled
@@ -120,6 +122,30 @@ def patches_for(split):
     return lambda wildcards: expand(
         "results/patches/{slide}.zarr.zip", slide=slides_for(wildcards.segmenter, split or wildcards.split)
     )
+
+
+def outlines_for(split):
+    """The outlines of a split's slides, for the segmenter that the wildcard names."""
+    return lambda wildcards: expand(
+        "results/outlines/{slide}.geojson", slide=slides_for(wildcards.segmenter, split or wildcards.split)
+    )
+
+
+def outlines_of(slides):
+    """The outlines of those slides that have any."""
+    return [f"results/outlines/{name}.geojson" for name in slides if name in SLIDES and SLIDES[name]["annotation"]]
+
+
+def labels_of(slides):
+    """The labels of the glomeruli of some slides, where they can have any."""
+    known = [name for name in slides if name in CROPS or name in LABELS or SLIDES[name]["annotation"]]
+    return expand("results/labels/{slide}.csv", slide=known)
+
+
+def label_rows(name):
+    """What the label sheet says of a slide, or the crop sheet of its crops."""
+    keys = ("glomerulus", "label", "x_px", "y_px", "x_um", "y_um")
+    return json.dumps([{key: row.get(key) for key in keys} for row in CROPS.get(name) or LABELS.get(name, [])])
 
 
 def starts():
@@ -204,7 +230,7 @@ def model_fingerprint(name):
 @cache
 def crop_fingerprints(name):
     rows = [
-        [row[key] for key in ("glomerulus", "site", "label")] + [fingerprint(row[key]) for key in ("image", "mask")]
+        [row["glomerulus"], *(fingerprint(row[key]) for key in ("image", "mask"))]
         for row in sorted(CROPS[name], key=lambda row: row["glomerulus"])
     ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

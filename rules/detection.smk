@@ -57,6 +57,32 @@ rule export_outlines:
         "../workflow_scripts/export_outlines.py"
 
 
+rule label_glomeruli:
+    """Which label each glomerulus of a slide has, from outlines and label sheet; of crops, from the crop sheet."""
+    input:
+        detections=lambda wildcards: (
+            f"results/detections/best/{wildcards.slide}.geojson" if wildcards.slide in SLIDES else []
+        ),
+        qc=lambda wildcards: f"results/qc/{wildcards.slide}.json" if wildcards.slide in SLIDES else [],
+        outlines=lambda wildcards: outlines_of([wildcards.slide]),
+    output:
+        labels="results/labels/{slide}.csv",
+    log:
+        "results/logs/label_glomeruli/{slide}.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("label_glomeruli"),
+        rows=lambda wildcards: label_rows(wildcards.slide),
+    script:
+        "../workflow_scripts/label_glomeruli.py"
+
+
 rule detection:
     """Target: the glomeruli of every slide, outlined by the best segmenter and, where they are compared, by each."""
     input:

@@ -36,6 +36,7 @@ rule draw_segmentations:
     input:
         **{segmenter: masks_of(segmenter, "test") for segmenter in SEGMENTERS},
         patches=expand("results/patches/{slide}.zarr.zip", slide=slides_of("test")),
+        outlines=outlines_of(slides_of("test")),
     output:
         figure=report(
             "results/figures/segmentations.png",
@@ -117,7 +118,8 @@ rule draw_variants:
     input:
         coordinates="results/reductions/{extractor}_{reducer}.npz",
         fits="results/clusters/{extractor}_{reducer}.npz",
-        variants="results/scores/variants/{extractor}_{reducer}.tsv",
+        variants="results/scores/variants.tsv",
+        labels=labels_of(reference()),
         crops=expand("results/crops/{slide}.zarr.zip", slide=reference()),
     output:
         [

@@ -7,7 +7,9 @@ rule train_segmenter:
     """Train a segmenter on the train slides, watched on the val slides."""
     input:
         train=patches_for("train"),
+        train_outlines=outlines_for("train"),
         val=patches_for("val"),
+        val_outlines=outlines_for("val"),
         # must have passed, but a new test slide is no reason to train again
         leaks=ancient("results/qc/leaks.tsv"),
     output:
@@ -71,6 +73,7 @@ rule score_segmenter:
     """Score a segmenter on the whole, stitched slides of one split."""
     input:
         patches=patches_for(None),
+        outlines=outlines_for(None),
         masks=lambda wildcards: masks_of(wildcards.segmenter, wildcards.split),
         leaks=ancient("results/qc/leaks.tsv"),
     output:

@@ -26,9 +26,9 @@ if config["slides"] == "demo":
 
 
 rule tile_slide:
-    """Cut the tissue of a slide into patches, with labels where it is outlined."""
+    """Cut the tissue of a slide into patches."""
     input:
-        demo_files("path", "annotation"),
+        demo_files("path"),
     output:
         store="results/patches/{slide}.zarr.zip",
         qc="results/qc/{slide}.json",
@@ -47,7 +47,32 @@ rule tile_slide:
         runtime=60,
     params:
         code=code("tile_slide"),
-        cfg=settings("tiling", "outlines"),
+        cfg=settings("tiling"),
+        source=lambda wildcards: [slide_fingerprint(wildcards.slide), SLIDES[wildcards.slide]["mpp"]],
+        path=path_of("path"),
+        mpp=path_of("mpp"),
+    script:
+        "../workflow_scripts/tile_slide.py"
+
+
+rule read_outlines:
+    """Read the pathologist's outlines of a slide, whatever program they come from."""
+    input:
+        demo_files("path", "annotation"),
+    output:
+        outlines="results/outlines/{slide}.geojson",
+    log:
+        "results/logs/read_outlines/{slide}.log",
+    conda:
+        "../envs/slides.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("read_outlines"),
+        cfg=settings("outlines"),
         source=lambda wildcards: [
             slide_fingerprint(wildcards.slide),
             outline_fingerprint(wildcards.slide),
@@ -57,13 +82,14 @@ rule tile_slide:
         annotation=path_of("annotation"),
         mpp=path_of("mpp"),
     script:
-        "../workflow_scripts/tile_slide.py"
+        "../workflow_scripts/read_outlines.py"
 
 
 rule collect_qc:
     """One table of all slides: what was read, what was left out, and why."""
     input:
-        expand("results/qc/{slide}.json", slide=SLIDES),
+        slides=expand("results/qc/{slide}.json", slide=SLIDES),
+        outlines=outlines_of(SLIDES),
     output:
         table=report(
             "results/qc/slides.tsv", category="1 Slides", labels={"table": "quality"}, caption="../report/qc.rst"
@@ -71,7 +97,7 @@ rule collect_qc:
     log:
         "results/logs/collect_qc.log",
     conda:
-        "../envs/analysis.yaml"
+        "../envs/slides.yaml"
     container:
         config["container"]
     resources:

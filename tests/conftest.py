@@ -6,6 +6,7 @@ import pytest
 import runs
 
 from glomerulearn import synthetic
+from glomerulearn.slide_outlines import read_slide_outlines
 from glomerulearn.synthetic import write_outlines
 from glomerulearn.tiling import tile_slide
 
@@ -37,11 +38,24 @@ def small_slide(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_store(small_slide, tmp_path_factory):
     """The patch store of the small slide at 2 um/px."""
-    path, outlines, _ = small_slide
     target = tmp_path_factory.mktemp("store") / "small.zarr.zip"
-    row = tile_slide("small", path, outlines, None, TILING, OUTLINES, target)
+    row = tile_slide("small", small_slide[0], None, TILING, target)
     assert row["status"] == "ok"
     return target
+
+
+@pytest.fixture(scope="session")
+def small_truth(small_slide, tmp_path_factory):
+    """The outlines of the small slide, as the workflow keeps them."""
+    target = tmp_path_factory.mktemp("truth") / "small.geojson"
+    assert read_slide_outlines("small", *small_slide[:2], None, OUTLINES, target)["outlines_status"] == "ok"
+    return target
+
+
+@pytest.fixture(scope="session")
+def small(small_store, small_truth):
+    """The small slide as training takes it: patch store and outlines."""
+    return small_store, small_truth
 
 
 @pytest.fixture(scope="session")

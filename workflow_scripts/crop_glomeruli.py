@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from glomerulearn.cropping import crop_glomeruli
-from glomerulearn.glomeruli import read_table
+from glomerulearn.glomerulus_table import read_table
 from glomerulearn.running import bar, logged
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ if __name__ == "__main__":
         slides = [
             {
                 "patches": Path(snakemake.input.patches[number]),
+                "outlines": Path(snakemake.input.outlines[number]),
                 "masks": {name: Path(snakemake.input[name][number]) for name in snakemake.params.segmenters},
             }
             for number in range(len(snakemake.input.patches))

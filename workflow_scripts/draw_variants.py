@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from glomerulearn.figures import VariantFigures
+from glomerulearn.labels import read_labels
 from glomerulearn.running import logged
 
 if __name__ == "__main__":
@@ -14,6 +15,7 @@ if __name__ == "__main__":
             Path(snakemake.input.coordinates),
             Path(snakemake.input.fits),
             Path(snakemake.input.variants),
+            read_labels(snakemake.input.labels),
             [Path(path) for path in snakemake.input.crops],
         )
         for method, target in zip(snakemake.params.methods, snakemake.output, strict=True):

@@ -1,8 +1,7 @@
 """Write the outlines of one slide for another program than QuPath."""
 
+import json
 from pathlib import Path
-
-import numpy as np
 
 from glomerulearn.export import WRITERS
 from glomerulearn.outlines import unpack
@@ -10,5 +9,5 @@ from glomerulearn.running import logged
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        outlines = unpack(np.fromfile(snakemake.input.geojson, np.uint8))
+        outlines = unpack(json.loads(Path(snakemake.input.geojson).read_text()))
         WRITERS[snakemake.wildcards.program](Path(snakemake.output.outlines), outlines)

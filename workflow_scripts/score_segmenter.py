@@ -5,6 +5,6 @@ from glomerulearn.running import logged
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        stores = zip(snakemake.input.masks, snakemake.input.patches, strict=True)
-        table = score_segmenter(snakemake.wildcards.segmenter, snakemake.wildcards.split, list(stores))
+        slides = zip(snakemake.input.masks, snakemake.input.patches, snakemake.input.outlines, strict=True)
+        table = score_segmenter(snakemake.wildcards.segmenter, snakemake.wildcards.split, list(slides))
         table.to_csv(snakemake.output.table, sep="\t", index=False)

@@ -12,10 +12,8 @@ if __name__ == "__main__":
         row = tile_slide(
             snakemake.wildcards.slide,
             snakemake.params.path,
-            snakemake.params.annotation or None,
             snakemake.params.mpp,
             cfg["tiling"],
-            cfg["outlines"],
             snakemake.output.store,
             snakemake.threads,
             bar(f"tile {snakemake.wildcards.slide}"),

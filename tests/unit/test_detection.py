@@ -9,8 +9,11 @@ import torch
 from shapely.geometry import Point, shape
 
 from glomerulearn.export import write_detections
-from glomerulearn.glomeruli import TABLE_COLUMNS, collect_glomeruli, find_glomeruli, measure_glomeruli, polygons
+from glomerulearn.glomeruli import TABLE_COLUMNS, find_glomeruli, measure_glomeruli, polygons
+from glomerulearn.glomerulus_table import collect_glomeruli
 from glomerulearn.inference import infer_slide
+from glomerulearn.labels import label_crops, label_glomeruli
+from glomerulearn.outlines import Outline
 from glomerulearn.patches import PatchStore
 
 SETTINGS = {
@@ -105,11 +108,38 @@ def test_table_of_the_cohort_keeps_every_glomerulus(tmp_path):
     table = measure_glomeruli("NA", labels, polygons(labels, 1.0), labels.astype(np.uint8), 4.0, 4.0)
     table.to_csv(tmp_path / "d.csv", index=False)
     # the second crop could not be read; another slide brought its crops along
-    rows = [{"slide": "NA", "glomerulus": "NA-0001", "label": "", "cut": False, "pca": 1}]
+    rows = [{"slide": "NA", "glomerulus": "NA-0001", "cut": False, "pca": 1}]
     pd.DataFrame(rows).to_csv(tmp_path / "a.csv", index=False)
-    rows = [{"slide": "own", "glomerulus": "g", "label": "normal", "cut": False, "pca": 0}]
+    rows = [{"slide": "own", "glomerulus": "g", "cut": False, "pca": 0}]
     pd.DataFrame(rows).to_csv(tmp_path / "b.csv", index=False)
-    joined = collect_glomeruli([tmp_path / "d.csv"], [tmp_path / "a.csv", tmp_path / "b.csv"]).set_index("glomerulus")
+    label_crops([{"glomerulus": "g", "label": "normal"}]).to_csv(tmp_path / "l.csv", index=False)
+    files = [tmp_path / "d.csv"], [tmp_path / "l.csv"], [tmp_path / "a.csv", tmp_path / "b.csv"]
+    joined = collect_glomeruli(*files).set_index("glomerulus")
     assert set(joined.index) == {"NA-0001", "NA-0002", "g"}
     assert joined.loc["NA-0001", "pca"] == 1 and pd.isna(joined.loc["NA-0002", "pca"])
     assert joined.loc["g", "label"] == "normal" and pd.isna(joined.loc["g", "area_um2"])
+    assert joined.loc["NA-0001", "label"] == "" and not joined["label"].isna().any()
+    assert len(collect_glomeruli(files[0], [], files[2])) == 3
+
+
+def test_labels_come_from_outlines_and_the_label_sheet(tmp_path, caplog):
+    """An outline labels what it matches; a row of the sheet wins, by name or by place, in pixels or um."""
+    labels = find_glomeruli(discs([(80, 80, 25), (250, 100, 24), (120, 300, 30)]), 4.0, SETTINGS)
+    shapes = polygons(labels, 2.0)
+    table = measure_glomeruli("S", labels, shapes, labels.astype(np.uint8), 4.0, 2.0)
+    write_detections(tmp_path / "d.geojson", shapes, table.to_dict("records"))
+    drawn = [Outline(Point(161, 161).buffer(52), "normal"), Outline(Point(501, 201).buffer(46), "sclerosed")]
+    none = dict.fromkeys(("x_px", "y_px", "x_um", "y_um")) | {"glomerulus": ""}
+
+    def found(*rows, mpp=2.0):
+        rows = [none | row for row in rows]
+        return dict(label_glomeruli(tmp_path / "d.geojson", drawn, rows, mpp)[["glomerulus", "label"]].to_numpy())
+
+    assert found() == {"S-0001": "normal", "S-0002": "sclerosed"}
+    assert found({"glomerulus": "S-0001", "label": "x"})["S-0001"] == "x"
+    assert found({"x_px": 240.0, "y_px": 600.0, "label": "x"})["S-0003"] == "x"
+    assert found({"x_um": 480.0, "y_um": 1200.0, "label": "x"})["S-0003"] == "x"
+    assert (
+        found({"x_px": 5.0, "y_px": 5.0, "label": "lost"}) == found() and "'lost' at x_px 5.0, y_px 5.0" in caplog.text
+    )
+    assert found({"glomerulus": "S-0009", "label": "x"}) == found() and "S-0009" in caplog.text

@@ -1,7 +1,7 @@
 """Slides unlike those trained on are told, the others are not."""
 
 import numpy as np
-from conftest import OUTLINES, TILING
+from conftest import TILING
 
 from glomerulearn.familiarity import file_of, known_slides, unfamiliar
 from glomerulearn.patches import PatchStore
@@ -23,13 +23,13 @@ def test_another_stain_is_told(small_slide, small_store, tmp_path):
         image = slide.read(0, 0, slide.width_px, slide.height_px, slide.mpp)
     blue = np.clip(image[..., ::-1] * np.array([0.75, 0.9, 1.0]), 0, 255).astype(np.uint8)
     write_svs(tmp_path / "blue.svs", blue, 1.0)
-    tile_slide("blue", tmp_path / "blue.svs", None, None, TILING, OUTLINES, tmp_path / "b.zarr.zip")
+    tile_slide("blue", tmp_path / "blue.svs", None, TILING, tmp_path / "b.zarr.zip")
     (reason,) = unfamiliar(PatchStore(tmp_path / "b.zarr.zip"), known_slides([PatchStore(small_store)]))
     assert "optical densities" in reason
 
 
 def test_a_coarser_scan_is_told(small_slide, small_store, tmp_path):
-    tile_slide("coarse", small_slide[0], None, 3.5, TILING, OUTLINES, tmp_path / "c.zarr.zip")
+    tile_slide("coarse", small_slide[0], 3.5, TILING, tmp_path / "c.zarr.zip")
     (reason,) = unfamiliar(PatchStore(tmp_path / "c.zarr.zip"), known_slides([PatchStore(small_store)]))
     assert reason == "it has 3.5 um/px, those trained on 1 to 1"
 
@@ -39,7 +39,7 @@ def test_slides_of_other_institutions_are_mostly_familiar(shared, tmp_path):
     stores = []
     for path in sorted((shared / "kidney-mini" / "slides").glob("*.svs")):
         target = tmp_path / f"{path.stem}.zarr.zip"
-        tile_slide(path.stem, path, None, None, TILING | {"mpp": 4.0}, OUTLINES, target)
+        tile_slide(path.stem, path, None, TILING | {"mpp": 4.0}, target)
         stores.append(PatchStore(target))
     known = known_slides(stores[::2])
     assert sum(bool(unfamiliar(store, known)) for store in stores[1::2]) <= 1

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from sklearn.metrics import adjusted_rand_score, roc_auc_score, silhouette_score
 
 from glomerulearn import clusterers, reduction
+from glomerulearn.agreement import add_label_agreement, agreement
 from glomerulearn.autoencoding import train_autoencoder
 from glomerulearn.choice import choose_variant, silhouette_of_nothing
 from glomerulearn.clusterers import CLUSTERERS, silhouette
 from glomerulearn.clustering import (
     METRICS,
-    agreement,
     assign_clusters,
     choose_k,
     cluster_glomeruli,
@@ -56,14 +56,13 @@ REDUCTION |= {name: {"components": 3, "neighbours": 8} for name in ("isomap", "u
 REDUCTION |= {"tsne": {"components": 2, "neighbours": 8}}
 
 
-def write_vectors(path, slide, vectors, labels=None, cut=None, weights="trained on the cohort"):
+def write_vectors(path, slide, vectors, cut=None, weights="trained on the cohort"):
     n = len(vectors)
     np.savez(
         path,
         glomerulus=np.array([f"{slide}-{i}" for i in range(n)], dtype=str),
         vectors=np.asarray(vectors, np.float32),
         cut=np.zeros(n, bool) if cut is None else cut,
-        label=np.array(labels if labels is not None else [""] * n, dtype=str),
         facts=json.dumps({"extractor": "autoencoder", "slide": slide, "weights": weights, "scale": "kept"}),
     )
     return path
@@ -98,16 +97,16 @@ def test_crops_are_centred_with_their_mask(small_slide, tmp_path):
     assert abs(rows.mean() - 99.5) < 1.5 and abs(columns.mean() - 99.5) < 1.5
 
 
-def test_own_crops_come_in_with_mask_and_label(tmp_path):
+def test_own_crops_come_in_with_their_mask(tmp_path):
     Image.new("RGB", (60, 40), (200, 50, 120)).save(tmp_path / "g.png")
     Image.fromarray(np.pad(np.full((20, 30), 255, np.uint8), ((10, 10), (15, 15)))).save(tmp_path / "m.png")
     rows = [
-        {"glomerulus": "g1", "image": str(tmp_path / "g.png"), "mask": str(tmp_path / "m.png"), "label": "normal"},
+        {"glomerulus": "g1", "image": str(tmp_path / "g.png"), "mask": str(tmp_path / "m.png")},
         {"glomerulus": "g2", "image": str(tmp_path / "g.png"), "mask": ""},
     ]
     import_crops("own", rows, {"size_px": 64}, tmp_path / "c.zarr.zip")
     store = CropStore(tmp_path / "c.zarr.zip")
-    assert list(store.records["label"]) == ["normal", ""] and store.masks[1].mean() == pytest.approx(2 / 3, abs=0.02)
+    assert list(store.records["glomerulus"]) == ["g1", "g2"] and store.masks[1].mean() == pytest.approx(2 / 3, abs=0.02)
     # 30 x 20 px of glomerulus in an image that was 60 x 40 and is made square, not squashed
     assert store.masks[0].mean() == pytest.approx(600 / 3600, abs=0.02)
     high, wide = (np.ptp(places) for places in np.nonzero(store.masks[0]))
@@ -146,7 +145,7 @@ def crop_store(tmp_path):
     y, x = np.mgrid[:64, :64]
     images = rng.integers(60, 220, (6, 64, 64, 3), dtype=np.uint8)
     masks = [np.hypot(x - 32, y - 32) < radius for radius in (10, 14, 18, 22, 26, 30)]
-    records = [{"glomerulus": f"g{i}", "label": "", "cut": i == 5} for i in range(6)]
+    records = [{"glomerulus": f"g{i}", "cut": i == 5} for i in range(6)]
     write_crops(tmp_path / "crops.zarr.zip", "S", list(images), masks, records, {"size_px": 64})
     return tmp_path / "crops.zarr.zip"
 
@@ -254,7 +253,8 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
     """Clusters follow the two groups; reference glomeruli keep their cluster, new ones get their group's."""
     vectors, which = blobs(60, 1)
     names = ["normal", "sclerosed"]
-    reference = write_vectors(tmp_path / "ref.npz", "ref", vectors, [names[w] for w in which], np.arange(60) >= 56)
+    reference = write_vectors(tmp_path / "ref.npz", "ref", vectors, np.arange(60) >= 56)
+    labels = {f"ref-{i}": names[w] for i, w in enumerate(which)}
     model, coordinates = tmp_path / "m.joblib", tmp_path / "c.npz"
     reduce_embeddings(reducer, [reference], REDUCTION[reducer], True, 0, model, coordinates)
     again = tmp_path / "again.npz"
@@ -264,7 +264,9 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
     fits, k_scores, variants = (tmp_path / name for name in ("f.npz", "k.tsv", "v.tsv"))
     settings = {"k_range": [2, 5], "metrics": list(METRICS), "clusterers": ["kmeans", *CLUSTERERS]}
     cluster_glomeruli("autoencoder", reducer, coordinates, {"ref": "lab"}, settings, 0, fits, k_scores, variants)
-    table = pd.read_csv(variants, sep="\t").set_index("method")
+    table = add_label_agreement(pd.read_csv(variants, sep="\t"), {("autoencoder", reducer): fits}, labels)
+    assert (table["n_labelled"] == 56).all()
+    table = table.set_index("method")
     row = table.loc["silhouette"]
     assert row["k"] == 2 and row["ari_label"] > 0.9 and row["n"] == 56 and row["stability"] > 0.9
     assert np.isnan(row["ari_site"])  # one site agrees with nothing
@@ -313,9 +315,10 @@ def test_too_few_glomeruli_to_cluster(tmp_path):
 
 def test_agreement_by_hand():
     labels = np.array([0, 0, 1, 1, 1])
-    found = agreement(labels, np.array(["a", "a", "b", "b", ""]), np.array(["x", "y", "x", "y", ""]))
-    assert found["ari_label"] == 1 and found["nmi_label"] == pytest.approx(1) and found["n_labelled"] == 4
-    assert found["ari_site"] == pytest.approx(-0.5) and found["n_sites"] == 2
+    found = agreement(labels, np.array(["a", "a", "b", "b", ""]), "label")
+    assert found["ari_label"] == 1 and found["nmi_label"] == pytest.approx(1)
+    assert agreement(labels, np.array(["x", "y", "x", "y", ""]), "site")["ari_site"] == pytest.approx(-0.5)
+    assert np.isnan(agreement(labels, np.array(["x", "x", "", "", ""]), "site")["ari_site"])
 
 
 def test_choice_of_k_and_stability():
@@ -464,13 +467,13 @@ def test_probes_tell_label_and_site_on_other_slides(tmp_path):
         vectors = rng.normal(0, 1, (20, 8))
         vectors[:, 0] += 6 * which
         vectors[:, 1] += 6 * (number % 2)
-        names = np.array(["normal", "sclerosed"])[which]
-        paths.append(write_vectors(tmp_path / f"{number}.npz", f"S{number}", vectors, names))
-    table = probe("vgg19", paths, sites, [1, 5], 0).set_index(["of", "examples"])
+        paths.append(write_vectors(tmp_path / f"{number}.npz", f"S{number}", vectors))
+    labels = {f"S{number}-{i}": ["normal", "sclerosed"][i % 2] for number in range(6) for i in range(20)}
+    table = probe("vgg19", paths, labels, sites, [1, 5], 0).set_index(["of", "examples"])
     assert table.loc[("label", "all"), "balanced_accuracy"] > 0.95 and table.loc[("label", "all"), "chance"] == 0.5
     assert table.loc[("site", "all"), "balanced_accuracy"] > 0.95
     few = table.loc["label", "balanced_accuracy"]
     assert 0.5 < few[1] < few[5] <= few["all"] + 0.05
-    noise = [write_vectors(tmp_path / f"n{i}.npz", f"S{i}", rng.normal(size=(20, 8)), names) for i in range(6)]
-    alone = probe("vgg19", noise, dict.fromkeys(sites, "A"), [], 0).set_index("of")
+    noise = [write_vectors(tmp_path / f"n{i}.npz", f"S{i}", rng.normal(size=(20, 8))) for i in range(6)]
+    alone = probe("vgg19", noise, labels, dict.fromkeys(sites, "A"), [], 0).set_index("of")
     assert alone.index.tolist() == ["label"] and abs(alone.loc["label", "balanced_accuracy"] - 0.5) < 0.2

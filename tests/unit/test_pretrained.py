@@ -84,16 +84,18 @@ def test_a_test_slide_it_was_trained_on_is_a_leak(elsewhere, small_store, tmp_pa
     check_leaks([small_store], {"small": ("test", "")}, tmp_path / "leaks.tsv", [card])
 
 
-def test_data_digest_tells_edited_outlines(small_store, small_slide, tmp_path):
-    from conftest import OUTLINES, TILING
+def test_data_digest_tells_edited_outlines(small, small_slide, tmp_path):
+    from conftest import OUTLINES
 
-    from glomerulearn.tiling import tile_slide
+    from glomerulearn.slide_outlines import read_slide_outlines
 
     path, outlines, _ = small_slide
     edited = json.loads(outlines.read_text())
     edited["features"].pop()
     (tmp_path / "edited.geojson").write_text(json.dumps(edited))
-    tile_slide("small", path, tmp_path / "edited.geojson", None, TILING, OUTLINES, tmp_path / "edited.zarr.zip")
-    tile_slide("other name", path, outlines, None, TILING, OUTLINES, tmp_path / "same.zarr.zip")
-    assert data_digest([small_store]) == data_digest([tmp_path / "same.zarr.zip"])
-    assert data_digest([small_store]) != data_digest([tmp_path / "edited.zarr.zip"])
+    stores = [PatchStore(*small)]
+    for name, file in (("other name", outlines), ("small", tmp_path / "edited.geojson")):
+        read_slide_outlines(name, path, file, None, OUTLINES, tmp_path / f"{name}.read.geojson")
+        stores.append(PatchStore(small[0], tmp_path / f"{name}.read.geojson"))
+    whole, same, edited = (data_digest([store]) for store in stores)
+    assert whole == same and whole != edited

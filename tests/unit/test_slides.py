@@ -8,7 +8,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
-from conftest import OUTLINES, TILING
+from conftest import TILING
 from PIL import Image
 from scipy import ndimage
 
@@ -251,7 +251,7 @@ def test_plain_images(tmp_path, name, note):
 def test_a_plain_image_goes_through_tiling(small_slide, tmp_path):
     with open_slide(small_slide[0]) as slide:
         Image.fromarray(whole(slide)).save(tmp_path / "plain.png")
-    row = tile_slide("p", tmp_path / "plain.png", small_slide[1], 1.0, TILING, OUTLINES, tmp_path / "p.zarr.zip")
+    row = tile_slide("p", tmp_path / "plain.png", 1.0, TILING, tmp_path / "p.zarr.zip")
     assert (row["status"], row["reader"], row["mpp_origin"]) == ("ok", "pillow", "sheet")
 
 
@@ -318,13 +318,13 @@ def test_a_damaged_tile_costs_its_patches_only(small_slide, tmp_path, damage, na
         monkeypatch.setattr("glomerulearn.readers.jpeg_tiles.VENDORS", ())
     path = edited(small_slide[0], tmp_path, DAMAGE[damage])
     settings = TILING | {"mpp": 1.0, "max_damaged": 0.5}
-    row = tile_slide("d", path, small_slide[1], None, settings, OUTLINES, tmp_path / "d.zarr.zip")
+    row = tile_slide("d", path, None, settings, tmp_path / "d.zarr.zip")
     assert row["status"] == "ok" and row["reader"] == (NATIVE if native else "openslide")
     x, y = middle_tile(small_slide[0])[1:]
     hit = {(x // 128 + i, y // 128 + j) for i in (0, 1) for j in (0, 1)}
     store = PatchStore(tmp_path / "d.zarr.zip")
     whole_store = tmp_path / "w.zarr.zip"
-    tile_slide("w", small_slide[0], small_slide[1], None, settings, OUTLINES, whole_store)
+    tile_slide("w", small_slide[0], None, settings, whole_store)
     good = PatchStore(whole_store)
     lost = set(map(tuple, good.grid.tolist())) - set(map(tuple, store.grid.tolist()))
     assert lost <= hit and len(lost) == row["n_damaged"] > 0 and f"damaged: {row['n_damaged']}" in row["skipped"]
@@ -332,7 +332,7 @@ def test_a_damaged_tile_costs_its_patches_only(small_slide, tmp_path, damage, na
     assert f"{x},{y}" in row["damaged_at_px"] or (not native and damage in ("half", "flipped", "cut"))
     for column, line in [cell * 128 for cell in store.grid if tuple(cell.tolist()) not in hit][::4]:
         assert np.array_equal(store.window(int(column), int(line), 128), good.window(int(column), int(line), 128))
-    row = tile_slide("d", path, None, None, settings | {"max_damaged": 0.0}, OUTLINES, tmp_path / "e.zarr.zip")
+    row = tile_slide("d", path, None, settings | {"max_damaged": 0.0}, tmp_path / "e.zarr.zip")
     assert (
         row["status"] == "failed" and "`tiling: max_damaged: 0.0`" in row["reason"] and "damaged.svs" in row["reason"]
     )
@@ -341,7 +341,7 @@ def test_a_damaged_tile_costs_its_patches_only(small_slide, tmp_path, damage, na
 
 def test_an_overview_that_cannot_be_read_costs_nothing(small_slide, tmp_path):
     path = edited(small_slide[0], tmp_path, DAMAGE["half"], level=2)
-    row = tile_slide("d", path, small_slide[1], None, TILING, OUTLINES, tmp_path / "d.zarr.zip")
+    row = tile_slide("d", path, None, TILING, tmp_path / "d.zarr.zip")
     assert row["status"] == "ok" and row["n_patches"] == row["n_grid"] and row["n_damaged"] == 0
 
 
@@ -388,7 +388,7 @@ def test_a_truncated_slide_is_no_plain_image(shared, tmp_path, name, share, suff
     whole = (shared / name).read_bytes()
     path = tmp_path / f"cut.{suffix}"
     path.write_bytes(whole[: int(len(whole) * share)])
-    row = tile_slide("cut", path, None, 1.0, TILING, OUTLINES, tmp_path / "c.zarr.zip")
+    row = tile_slide("cut", path, 1.0, TILING, tmp_path / "c.zarr.zip")
     assert row["status"] == "failed" and f"cut.{suffix}" in row["reason"]
 
 

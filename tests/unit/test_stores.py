@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 import zarr
-from conftest import OUTLINES, ROOT, TILING
+from conftest import ROOT, TILING
 
 from glomerulearn import stores
 from glomerulearn.errors import InputError
@@ -24,7 +24,7 @@ from glomerulearn.tiling import tile_slide
 def store(request, small_slide, tmp_path_factory):
     target = tmp_path_factory.mktemp(request.param) / "s.zarr.zip"
     settings = TILING | {"codec": request.param}
-    assert tile_slide("s", small_slide[0], small_slide[1], None, settings, OUTLINES, target)["status"] == "ok"
+    assert tile_slide("s", small_slide[0], None, settings, target)["status"] == "ok"
     return target
 
 
@@ -34,7 +34,6 @@ def test_any_zarr_reader_opens_it(store):
     assert group["images"].chunks == (1, 128, 128, 3) and group["coords"].dtype == np.int64
     for index in range(0, len(ours.grid), 3):
         assert np.array_equal(group["images"][index], ours.read("images", index))
-        assert np.array_equal(group["labels"][index], ours.read("labels", index))
     assert group.attrs["patch_size"] == 128 and group.attrs["overlap"] == 0 and group.attrs["reader"]
 
 
@@ -54,7 +53,7 @@ def test_jpeg_looks_like_the_slide_and_is_small(small_slide, tmp_path):
     readers = []
     for codec in stores.CODECS:
         target = tmp_path / f"{codec}.zarr.zip"
-        tile_slide("s", small_slide[0], None, None, TILING | {"codec": codec}, OUTLINES, target)
+        tile_slide("s", small_slide[0], None, TILING | {"codec": codec}, target)
         readers.append((PatchStore(target), target.stat().st_size))
     (exact, large), (lossy, small) = readers
     difference = np.abs(exact.window(100, 100, 300).astype(int) - lossy.window(100, 100, 300))
@@ -62,8 +61,7 @@ def test_jpeg_looks_like_the_slide_and_is_small(small_slide, tmp_path):
 
 
 @pytest.mark.parametrize("place", [60, 2000])
-@pytest.mark.parametrize("array", ["images", "labels"])
-def test_flipped_byte_names_store_and_patch(store, tmp_path, array, place):
+def test_flipped_byte_names_store_and_patch(store, tmp_path, place, array="images"):
     path = shutil.copy(store, tmp_path / "flipped.zarr.zip")
     with zipfile.ZipFile(path) as archive:
         entry = max(
@@ -83,7 +81,7 @@ def test_flipped_byte_names_store_and_patch(store, tmp_path, array, place):
 def test_a_flip_anywhere_is_an_error_or_changes_nothing(store, tmp_path):
     whole = store.read_bytes()
     good = PatchStore(store)
-    names = ("grid", "coords", "tissue", "ok", "outlines")
+    names = ("grid", "coords", "tissue", "ok")
     expected = {name: good.read(name) for name in names} | {"window": good.window(0, 0, 640)}
     rng = np.random.default_rng(0)
     # half of them in the list of entries at the end
@@ -126,7 +124,7 @@ def test_killed_while_writing_leaves_no_store_and_a_rerun_completes(small_slide,
         "def slow(items):\n"
         "    for item in items:\n"
         "        time.sleep(0.2); yield item\n"
-        f"tile_slide('s', {str(small_slide[0])!r}, None, None, {TILING!r}, {OUTLINES!r}, {str(target)!r}, 1, slow)\n"
+        f"tile_slide('s', {str(small_slide[0])!r}, None, {TILING!r}, {str(target)!r}, 1, slow)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     until = time.monotonic() + 60
@@ -134,7 +132,7 @@ def test_killed_while_writing_leaves_no_store_and_a_rerun_completes(small_slide,
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not target.exists()
-    row = tile_slide("s", small_slide[0], None, None, TILING, OUTLINES, target)
+    row = tile_slide("s", small_slide[0], None, TILING, target)
     assert row["status"] == "ok" and PatchStore(target).usable and list(tmp_path.iterdir()) == [target]
 
 
@@ -158,7 +156,7 @@ def test_store_travels_to_workers(store, method):
 def test_threads_change_nothing(small_slide, store, tmp_path):
     codec = PatchStore(store).attributes["codec"]
     target = tmp_path / "t.zarr.zip"
-    tile_slide("s", small_slide[0], small_slide[1], None, TILING | {"codec": codec}, OUTLINES, target, threads=3)
+    tile_slide("s", small_slide[0], None, TILING | {"codec": codec}, target, threads=3)
     one, three = PatchStore(store), PatchStore(target)
     assert np.array_equal(one.grid, three.grid)
     assert np.array_equal(one.window(0, 0, *one.canvas), three.window(0, 0, *one.canvas))

@@ -58,9 +58,9 @@ def test_deeper_outputs_count_half():
 
 
 @pytest.mark.parametrize("name", ["segnet", "unet"])
-def test_both_networks_learn(name, small_store, tmp_path):
+def test_both_networks_learn(name, small, tmp_path):
     settings = SETTINGS | {"network": NETWORKS[name]}
-    facts = train_segmenter(name, [small_store], [small_store], settings, tmp_path)
+    facts = train_segmenter(name, [small], [small], settings, tmp_path)
     epochs = pd.read_csv(tmp_path / "epochs.csv")
     assert len(epochs) == 4 and epochs["train_loss"].iloc[-1] < 0.8 * epochs["train_loss"].iloc[0]
     assert facts["best_epoch"]["val_mean_iou"] == epochs["val_mean_iou"].max()
@@ -70,11 +70,11 @@ def test_both_networks_learn(name, small_store, tmp_path):
     assert not model.training and sum(p.numel() for p in model.parameters()) == facts["parameters"]
 
 
-def test_labels_as_classes(small_store, tmp_path):
+def test_labels_as_classes(small, tmp_path):
     """The network tells them apart; what is asked of it, glomerulus or not, stays the same."""
     settings = SETTINGS | {"network": NETWORKS["unet"], "tell_labels": True}
-    facts = train_segmenter("unet", [small_store], [small_store], settings, tmp_path)
-    assert facts["classes"] == PatchStore(small_store).labels and len(facts["classes"]) == 4
+    facts = train_segmenter("unet", [small], [small], settings, tmp_path)
+    assert facts["classes"] == PatchStore(*small).labels and len(facts["classes"]) == 4
     model, _ = load_segmenter(tmp_path)
     window = torch.zeros(1, 3, 64, 64)
     assert model(window).shape == (1, 5, 64, 64)
@@ -83,7 +83,7 @@ def test_labels_as_classes(small_store, tmp_path):
     assert facts["best_epoch"]["val_dice"] > 0.2
 
 
-def test_rare_labels_are_seen_as_often(small_store):
+def test_rare_labels_are_seen_as_often(small):
     """Of labels that 1 and 5 glomeruli have, each is in half of the balanced windows."""
     settings = {
         "augmentation": AUGMENTATION,
@@ -92,7 +92,7 @@ def test_rare_labels_are_seen_as_often(small_store):
         "paste": 0.0,
         "normalise": False,
     }
-    data = RandomWindows([small_store], 64, 200, settings, 0)
+    data = RandomWindows([small], 64, 200, settings, 0)
     data.by_label = [[(0, 0)], [(0, number) for number in range(1, 6)]]
     rng = np.random.default_rng(0)
     first = data.glomeruli[0][0]
@@ -129,13 +129,13 @@ def test_a_pasted_glomerulus_takes_on_the_windows_colours():
     assert paste_glomerulus(glass, empty, donor, label, rng)[0] is glass
 
 
-def test_killed_training_goes_on_as_if_nothing_had_been(small_store, tmp_path):
+def test_killed_training_goes_on_as_if_nothing_had_been(small, tmp_path):
     """SIGKILL in the third epoch: the first two are not computed again, and the weights are those of an undisturbed run."""
     settings = SETTINGS | {"network": NETWORKS["unet"], "epochs": 5}
     code = (
         "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from glomerulearn.training import train_segmenter; store = [Path(sys.argv[2])];"
-        "train_segmenter('unet', store, store, json.loads(sys.argv[3]), Path(sys.argv[4]), progress=lambda epochs: slow(epochs))"
+        "from glomerulearn.training import train_segmenter; slides = [(Path(sys.argv[2]), Path(sys.argv[3]))];"
+        "train_segmenter('unet', slides, slides, json.loads(sys.argv[4]), Path(sys.argv[5]), progress=lambda e: slow(e))"
     )
     slow = (
         "import time\ndef slow(epochs):\n    for epoch in epochs:\n"
@@ -147,7 +147,7 @@ def test_killed_training_goes_on_as_if_nothing_had_been(small_store, tmp_path):
         "-c",
         slow + code,
         str(scripts),
-        str(small_store),
+        *map(str, small),
         json.dumps(settings),
         str(tmp_path / "cut"),
     ]
@@ -158,14 +158,14 @@ def test_killed_training_goes_on_as_if_nothing_had_been(small_store, tmp_path):
     asked = []
     train_segmenter(
         "unet",
-        [small_store],
-        [small_store],
+        [small],
+        [small],
         settings,
         tmp_path / "cut",
         progress=lambda epochs: asked.extend(epochs) or asked,
     )
     assert asked == [3, 4, 5]
-    train_segmenter("unet", [small_store], [small_store], settings, tmp_path / "whole")
+    train_segmenter("unet", [small], [small], settings, tmp_path / "whole")
     cut, whole = (pd.read_csv(tmp_path / run / "epochs.csv") for run in ("cut", "whole"))
     assert list(cut["epoch"]) == [1, 2, 3, 4, 5]
     assert np.allclose(cut["train_loss"], whole["train_loss"], atol=1e-5)
@@ -173,11 +173,11 @@ def test_killed_training_goes_on_as_if_nothing_had_been(small_store, tmp_path):
     assert all(torch.allclose(cut[key], whole[key], atol=1e-5) for key in whole)
 
 
-def test_two_processes_train_one_network(small_store, tmp_path):
+def test_two_processes_train_one_network(small, tmp_path):
     """As on two GPUs, but on the CPU: each has its share of the windows, and what is written is one network that learned."""
     settings = SETTINGS | {"network": NETWORKS["unet"], "epochs": 3}
     task = {
-        "name": "unet", "train": [small_store], "val": [small_store], "settings": settings, "folder": tmp_path,
+        "name": "unet", "train": [small], "val": [small], "settings": settings, "folder": tmp_path,
         "threads": 1, "licence": "CC0",
     }  # fmt: skip
     run_together(2, train_segmenter, task, backend="gloo", log_file=str(tmp_path / "log"))
@@ -189,35 +189,36 @@ def test_two_processes_train_one_network(small_store, tmp_path):
     assert shares == [{0, 2, 4, 6}, {1, 3, 5, 7}]
 
 
-def test_compiled_on_request(small_store, monkeypatch):
+def test_compiled_on_request(small, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
     settings = SETTINGS | {"network": NETWORKS["unet"]}
-    trainer = training.Trainer("unet", [small_store], settings | {"compile": True}, torch.device("cpu"))
+    trainer = training.Trainer("unet", [small], settings | {"compile": True}, torch.device("cpu"))
     assert compiled == [trainer.model]
-    training.Trainer("unet", [small_store], settings, torch.device("cpu"))
+    training.Trainer("unet", [small], settings, torch.device("cpu"))
     assert len(compiled) == 1
 
 
-def test_early_stopping(small_store, tmp_path):
+def test_early_stopping(small, tmp_path):
     settings = SETTINGS | {"network": NETWORKS["unet"], "epochs": 30, "patience": 1, "learning_rate": 1e-9}
-    train_segmenter("unet", [small_store], [small_store], settings, tmp_path)
+    train_segmenter("unet", [small], [small], settings, tmp_path)
     epochs = pd.read_csv(tmp_path / "epochs.csv")
     assert len(epochs) < 30 and len(epochs) == epochs["val_mean_iou"].idxmax() + 1 + 1
 
 
-def test_no_usable_slide_is_an_error(small_store, small_slide, tmp_path):
-    from conftest import OUTLINES, TILING
+def test_no_usable_slide_is_an_error(small, small_slide, tmp_path):
+    from conftest import OUTLINES
 
-    from glomerulearn.tiling import tile_slide
+    from glomerulearn.slide_outlines import read_slide_outlines
 
-    bare = tmp_path / "bare.zarr.zip"
-    tile_slide("bare", small_slide[0], None, None, TILING, OUTLINES, bare)
+    (tmp_path / "empty.geojson").write_text("no outlines")
+    wrong = tmp_path / "wrong.geojson"
+    read_slide_outlines("small", small_slide[0], tmp_path / "empty.geojson", None, OUTLINES, wrong)
     with pytest.raises(InputError, match="split `val`"):
-        train_segmenter("unet", [small_store], [bare], SETTINGS | {"network": NETWORKS["unet"]}, tmp_path)
+        train_segmenter("unet", [small], [(small[0], wrong)], SETTINGS | {"network": NETWORKS["unet"]}, tmp_path)
 
 
-def test_windows_are_balanced_and_reproducible(small_store):
+def test_windows_are_balanced_and_reproducible(small):
     settings = {
         "augmentation": AUGMENTATION,
         "glomerulus_share": 1.0,
@@ -225,13 +226,13 @@ def test_windows_are_balanced_and_reproducible(small_store):
         "paste": 0.0,
         "normalise": False,
     }
-    around = RandomWindows([small_store], 64, 40, settings, 0)
-    anywhere = RandomWindows([small_store], 64, 40, settings | {"glomerulus_share": 0.0}, 0)
+    around = RandomWindows([small], 64, 40, settings, 0)
+    anywhere = RandomWindows([small], 64, 40, settings | {"glomerulus_share": 0.0}, 0)
     share = [np.mean([data[i][1].any() for i in range(40)]) for data in (around, anywhere)]
     assert share[0] > 0.9 and share[1] < 0.7
-    again = RandomWindows([small_store], 64, 40, settings, 0)
+    again = RandomWindows([small], 64, 40, settings, 0)
     assert all(np.array_equal(a, b) for a, b in zip(around[5], again[5], strict=True))
-    assert len(glomerulus_centres(PatchStore(small_store))) >= 6
+    assert len(glomerulus_centres(PatchStore(*small))) >= 6
 
 
 def test_augmentation_moves_image_and_label_together():

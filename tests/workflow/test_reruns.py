@@ -34,6 +34,7 @@ def edited(checkout, tmp_path, module):
 def test_fresh_demo(tmp_path):
     jobs = planned(tmp_path, {})
     assert jobs["make_demo_cohort"] == 1 and jobs["tile_slide"] == 10 and jobs["train_segmenter"] == 2
+    assert jobs["read_outlines"] == jobs["label_glomeruli"] == 8
     assert jobs["infer_masks"] == 10 + 2 * 4 and jobs["embed_glomeruli"] == 40
     assert jobs["reduce_embeddings"] == jobs["cluster_glomeruli"] == 20 and jobs["assign_clusters"] == 10
 
@@ -94,14 +95,34 @@ def test_one_new_train_slide_trains_again(finished, cohort):
     assert jobs["tile_slide"] == 1 and jobs["train_segmenter"] == 2 and jobs["infer_masks"] == 8 + 12
 
 
-def test_edited_outline_reruns_its_slide_without_training(finished, cohort, tmp_path):
+RESCORED = {
+    "label_glomeruli": 1, "collect_variants": 1, "order_grades": 1, "probe_embeddings": 1, "collect_glomeruli": 1,
+    "score_grades": 1, "draw_variants": 15, "draw_agreement": 1,
+}  # fmt: skip
+
+
+def test_edited_outline_of_a_test_slide_changes_scores_only(finished, cohort, tmp_path):
     work, config = finished
     copy = tmp_path / "cohort"
     shutil.copytree(cohort, copy)
     outline = copy / "outlines" / "a04.geojson"
     outline.write_text(outline.read_text().replace("Grade 1", "Grade 2", 1))
     jobs = planned(work, config | {"slides": str(copy / "first.tsv")})
-    assert jobs["tile_slide"] == 1 and "train_segmenter" not in jobs
+    own = {"read_outlines": 1, "collect_qc": 1, "score_segmenter": 2, "compare_segmenters": 1, "draw_segmentations": 1}
+    assert jobs == own | RESCORED
+
+
+def test_a_label_sheet_changes_scores_only(finished, cohort, tmp_path):
+    work, config = finished
+    sheet = tmp_path / "labels.csv"
+    sheet.write_text("slide,label,glomerulus\na04,Grade 3,a04-0001\n")
+    assert planned(work, config | {"labels": str(sheet)}) == RESCORED
+    sheet.write_text("slide,label,x_um\na04,Grade 3,5\n")
+    result = snakemake(work, config | {"labels": str(sheet)}, "-n")
+    assert result.returncode != 0 and "row 2: which glomerulus is it?" in result.stdout
+    sheet.write_text("slide,label,glomerulus\na99,Grade 3,a04-0001\n")
+    result = snakemake(work, config | {"labels": str(sheet)}, "-n")
+    assert result.returncode != 0 and "'a99' is not in the slide sheet" in result.stdout
 
 
 def test_removed_slide_reruns_summaries_only(finished, cohort):

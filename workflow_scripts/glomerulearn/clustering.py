@@ -17,9 +17,9 @@ from sklearn.metrics import (
     adjusted_rand_score,
     calinski_harabasz_score,
     davies_bouldin_score,
-    normalized_mutual_info_score,
 )
 
+from glomerulearn.agreement import agreement, site_of
 from glomerulearn.choice import silhouette_of_nothing
 from glomerulearn.clusterers import CLUSTERERS, join, silhouette
 from glomerulearn.vectors import Embeddings
@@ -36,7 +36,7 @@ _BOOTSTRAPS = 10
 
 VARIANT_COLUMNS = (
     "extractor", "reducer", "method", "k", "silhouette", "davies_bouldin", "calinski_harabasz", "silhouette_embedding",
-    "separation", "ari_label", "nmi_label", "ari_site", "nmi_site", "stability", "n", "n_labelled", "n_sites", "weights",
+    "separation", "ari_site", "nmi_site", "stability", "n", "n_sites", "weights",
 )  # fmt: skip
 
 
@@ -99,9 +99,8 @@ class _Scores:
         vectors = self.data["vectors"]
         scores["silhouette_embedding"] = silhouette(vectors, labels, self.seed) if several else float("nan")
         scores["stability"] = stability(self.points, labels, refit, self.seed)
-        agreements = agreement(labels, self.data["label"], self.sites)
-        counts = {"n": len(labels), "weights": str(self.data["weights"])}
-        return {"k": int(labels.max()) + 1, **scores, **agreements, **counts}
+        facts = {"n": len(labels), "n_sites": len(set(self.sites) - {""}), "weights": str(self.data["weights"])}
+        return {"k": int(labels.max()) + 1, **scores, **agreement(labels, self.sites, "site"), **facts}
 
 
 def fit_kmeans(points: np.ndarray, k: int, seed: int, restarts: int = 10) -> tuple[np.ndarray, np.ndarray]:
@@ -150,32 +149,6 @@ def stability(points: np.ndarray, labels: np.ndarray, refit: Callable, seed: int
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def agreement(labels: np.ndarray, truth: np.ndarray, sites: np.ndarray) -> dict:
-    """ARI and NMI of clusters with the pathologist's label and with the site, each over the glomeruli that have one."""
-    known, placed = truth != "", sites != ""
-    return {
-        **_pair("label", labels[known], truth[known]),
-        **_pair("site", labels[placed], sites[placed]),
-        "n_labelled": int(known.sum()),
-        "n_sites": len(set(sites[placed])),
-    }
-
-
-def _pair(name: str, labels: np.ndarray, truth: np.ndarray) -> dict:
-    # against a single class every agreement is 0 or 1 by definition: nothing to report
-    if len(set(truth)) < 2:
-        return {f"ari_{name}": float("nan"), f"nmi_{name}": float("nan")}
-    return {
-        f"ari_{name}": float(adjusted_rand_score(truth, labels)),
-        f"nmi_{name}": float(normalized_mutual_info_score(truth, labels)),
-    }
-
-
-def site_of(slides: np.ndarray, sites: Mapping[str, str]) -> np.ndarray:
-    """The site of each glomerulus' slide."""
-    return np.array([sites.get(str(slide), "") for slide in slides], dtype=str)
-
-
 def nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Index of the nearest centre of each point: int (n,)."""
     squares = (centres**2).sum(1) - 2 * points @ centres.T
@@ -189,14 +162,14 @@ def assign_clusters(
 
     embeddings: extractor -> file of this slide; reducers, fits: (extractor, reducer) -> files of the reference cohort.
     A glomerulus of the reference cohort keeps the cluster it was fitted with; any other is placed by the fitted reducer
-    and given the nearest centre (K-means) or its neighbours' cluster. Columns: `slide`, `glomerulus`, `label`, `cut`,
+    and given the nearest centre (K-means) or its neighbours' cluster. Columns: `slide`, `glomerulus`, `cut`,
     `random_weights` (the extractors whose weights are random), `{extractor}_{reducer}_{method}`.
     """
     loaded = {extractor: Embeddings([path]) for extractor, path in embeddings.items()}
     first = next(iter(loaded.values()))
     names = first.glomerulus
     random = " ".join(extractor for extractor, embeddings in loaded.items() if embeddings.weights == "random")
-    columns = {"slide": np.full(len(names), slide), "glomerulus": names, "label": first.label, "cut": first.cut}
+    columns = {"slide": np.full(len(names), slide), "glomerulus": names, "cut": first.cut}
     columns["random_weights"] = np.full(len(names), random)
     for (extractor, reducer), path in fits.items():
         fit = dict(np.load(path))

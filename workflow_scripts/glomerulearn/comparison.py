@@ -56,7 +56,7 @@ class Tally:
 
 def score_slide(mask: MaskStore, patches: PatchStore, detected: Sequence[Polygon]) -> Tally:
     """Compare one whole slide with its outlines. detected: the detected polygons in level-0 pixels, in order of instance."""
-    truth = patches.label_window(0, 0, *patches.canvas) > 0
+    truth = patches.truth() > 0
     probability, instances = mask.probability, mask.instances
     outlines = [outline.polygon for outline in patches.outlines]
     matches = match_glomeruli(detected, outlines)
@@ -78,16 +78,16 @@ def score_slide(mask: MaskStore, patches: PatchStore, detected: Sequence[Polygon
     )
 
 
-def score_segmenter(segmenter: str, split: str, stores: Sequence[tuple[Path, Path]]) -> pd.DataFrame:
+def score_segmenter(segmenter: str, split: str, slides: Sequence[tuple[Path, Path, Path]]) -> pd.DataFrame:
     """Score a segmenter on the whole, stitched slides of a split: one row per slide and one `all`.
 
     Columns: `SCORE_COLUMNS`, `recall_<label>` for every label (share of its glomeruli that were found), `COUNT_COLUMNS`.
-    stores: the mask store and the patch store of every slide. `all` pools the pixels and the glomeruli of the slides, so
+    slides: of each the mask store, the patch store and the outlines. `all` pools the pixels and the glomeruli of the slides, so
     that a large slide weighs more. Loss is the cross-entropy per pixel.
     """
     rows, total, labels = [], Tally(), []
-    for mask_path, patches_path in stores:
-        mask, patches = MaskStore(mask_path), PatchStore(patches_path)
+    for mask_path, *slide in slides:
+        mask, patches = MaskStore(mask_path), PatchStore(*slide)
         labels = patches.labels
         if not (mask.usable and patches.usable and patches.annotated):
             log.warning("slide %s cannot be scored: %s", patches.slide, patches.attributes.get("reason"))

@@ -55,7 +55,7 @@ def crop_glomeruli(
                 glass = tissue_border_share(image, mask, _RING_UM / crop_mpp)
                 leaves_field = bool(mask[[0, -1]].any() or mask[:, [0, -1]].any())
                 cut = bool(row["touches_border"]) or glass > _MAX_GLASS or leaves_field
-                records.append({"glomerulus": row["glomerulus"], "label": _text(row["label"]), "cut": cut})
+                records.append({"glomerulus": row["glomerulus"], "cut": cut})
                 images.append(image)
                 masks.append(mask)
     write_crops(target, mask_store.slide, images, masks, records, settings | {"lost": lost})
@@ -79,7 +79,7 @@ def _mask_window(
 def import_crops(slide: str, rows: Sequence[Mapping], settings: Mapping, target: Path, progress=iter) -> None:
     """Make the crop store of one slide from image files.
 
-    rows: of the crop sheet: `glomerulus`, `image`, and optionally `mask`, `site`, `label`. Images are made square and
+    rows: of the crop sheet: `glomerulus`, `image`, and optionally `mask`. Images are made square and
     resized to `size_px`; a mask is what is brighter than 127; without one the whole image counts.
     Raises: InputError naming the file that cannot be read or whose mask has another shape.
     """
@@ -102,14 +102,7 @@ def import_crops(slide: str, rows: Sequence[Mapping], settings: Mapping, target:
             image, mask = (cv2.resize(each, (size, size), interpolation=shrink) for each in (image, mask))
         images.append(image)
         masks.append(mask > 127)
-        records.append(
-            {
-                "glomerulus": row["glomerulus"],
-                "label": row.get("label") or "",
-                "cut": False,
-                "site": row.get("site") or "",
-            }
-        )
+        records.append({"glomerulus": row["glomerulus"], "cut": False})
     write_crops(target, slide, images, masks, records, settings | {"lost": []})
 
 
@@ -130,7 +123,3 @@ def _read_image(path: str, mode: str, glomerulus: str) -> np.ndarray:
         raise InputError(
             f"{path}: image of glomerulus {glomerulus} cannot be read ({error}); check the crop sheet"
         ) from error
-
-
-def _text(value) -> str:
-    return "" if pd.isna(value) else str(value)

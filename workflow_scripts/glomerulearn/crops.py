@@ -1,7 +1,7 @@
 """The crop store: all glomeruli of one slide as images of one size.
 
 It holds `images` uint8 (N, h, w, 3), `masks` uint8 (N, h, w; 1 = glomerulus) and, in its attributes, the slide and one
-record per crop: `glomerulus`, `label`, `cut` (reaches the slide's or the tissue's edge, or the field's), `site`.
+record per crop: `glomerulus`, `cut` (reaches the slide's or the tissue's edge, or the field's).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class CropStore(stores.StoreReader):
     def __init__(self, path: Path):
         super().__init__(path)
         self.slide: str = self.attributes["slide"]
-        self.records = pd.DataFrame(self.attributes["crops"], columns=["glomerulus", "label", "cut", "site"])
+        self.records = pd.DataFrame(self.attributes["crops"], columns=["glomerulus", "cut"])
 
     def __len__(self) -> int:
         return len(self.records)

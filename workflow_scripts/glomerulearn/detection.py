@@ -10,7 +10,7 @@ import torch
 
 from glomerulearn.export import write_detections
 from glomerulearn.familiarity import unfamiliar
-from glomerulearn.glomeruli import add_labels, find_glomeruli, measure_glomeruli, polygons
+from glomerulearn.glomeruli import find_glomeruli, measure_glomeruli, polygons
 from glomerulearn.inference import infer_slide
 from glomerulearn.masks import write_masks
 from glomerulearn.models import load_segmenter
@@ -45,7 +45,6 @@ def detect_glomeruli(
         labels = find_glomeruli(probability, store.mpp, settings)
         shapes = polygons(labels, store.scale)
         table = measure_glomeruli(store.slide, labels, shapes, probability, store.mpp, store.mpp_level0)
-        table = add_labels(table, shapes, store.outlines)
         scale = {"mpp": store.mpp, "mpp_level0": store.mpp_level0}
     else:
         log.warning("slide %s has no patches: %s", store.slide, store.attributes["reason"])

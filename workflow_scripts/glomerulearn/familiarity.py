@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -29,11 +28,15 @@ def file_of(attributes: Mapping) -> str:
     return f"{attributes['source_bytes']}-{attributes['source_digest'][:16]}"
 
 
-def data_digest(paths: Sequence[Path]) -> str:
+def data_digest(stores: Sequence[PatchStore]) -> str:
     """sha256 of what a segmenter is trained on and watched by: the slides' files and their outlines, in any order."""
-    stores = [PatchStore(path) for path in paths]
-    parts = [[file_of(store.attributes), hashlib.sha256(store.read("outlines")).hexdigest()] for store in stores]
+    parts = [[file_of(store.attributes), _outlines_digest(store)] for store in stores]
     return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
+
+
+def _outlines_digest(store: PatchStore) -> str:
+    parts = [[outline.polygon.wkb_hex, outline.label] for outline in store.outlines]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def unfamiliar(store: PatchStore, known: Mapping | None) -> list[str]:

@@ -53,7 +53,7 @@ def draw_learning_curves(epochs: Mapping[str, Path], target: Path) -> None:
 def draw_segmentations(slides: Sequence[Mapping], target: Path) -> None:
     """One column per slide (its window richest in outlined glomeruli), one row for the truth and for each segmenter.
 
-    slides: mappings with `patches` (path) and `masks` (segmenter -> path).
+    slides: mappings with `patches`, `outlines` (paths) and `masks` (segmenter -> path).
     """
     usable = [item for item in slides if PatchStore(item["patches"]).usable][:6]
     rows = ["truth", *(usable[0]["masks"] if usable else [])]
@@ -62,8 +62,8 @@ def draw_segmentations(slides: Sequence[Mapping], target: Path) -> None:
     for axes in grid.ravel():
         axes.set_axis_off()
     for column, item in enumerate(usable):
-        store = PatchStore(item["patches"])
-        truth = store.label_window(0, 0, *store.canvas) > 0
+        store = PatchStore(item["patches"], item["outlines"])
+        truth = store.truth() > 0
         side = round(_WINDOW_UM / store.mpp)
         x, y = _richest(truth, side)
         image = store.window(x, y, side, side)
@@ -154,11 +154,14 @@ class VariantFigures:
     """Draws the variants of one (extractor, reducer): what all metrics share is computed once."""
 
     def __init__(
-        self, extractor: str, reducer: str, coordinates: Path, fits: Path, variants: Path, crops: Sequence[Path]
-    ):
+        self, extractor: str, reducer: str, coordinates: Path, fits: Path, variants: Path, labels: Mapping[str, str],
+        crops: Sequence[Path],
+    ):  # fmt: skip
         self.extractor, self.reducer = extractor, reducer
         self.data, self.fit = dict(np.load(coordinates)), dict(np.load(fits))
-        self.variants = pd.read_csv(variants, sep="\t").set_index("method")
+        self.label = np.array([labels.get(name, "") for name in self.data["glomerulus"].tolist()], dtype=str)
+        table = pd.read_csv(variants, sep="\t")
+        self.variants = table[(table["extractor"] == extractor) & (table["reducer"] == reducer)].set_index("method")
         self.weights = {extractor: str(self.data["weights"])}
         # fitted without labels and without clusters, so that what it separates is in the embedding
         view = PCA(2, random_state=0).fit(self.data["vectors"])
@@ -176,7 +179,7 @@ class VariantFigures:
         axes = top.subplots(1, 3)
         self._scatter(axes[0], clusters, [f"cluster {number}" for number in range(k)], "cluster")
         for part, title, values in (
-            (axes[1], "label (not used)", self.data["label"]),
+            (axes[1], "label (not used)", self.label),
             (axes[2], "site (not used)", site),
         ):
             names = sorted(set(values.tolist()))

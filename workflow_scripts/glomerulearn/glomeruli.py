@@ -1,7 +1,6 @@
 """From a probability map to single glomeruli: instances, polygons, and a table in micrometres."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,15 +9,13 @@ from scipy import ndimage
 from shapely.geometry import Polygon
 from skimage import filters, measure, morphology, segmentation
 
-from glomerulearn.outlines import Outline
-from glomerulearn.scoring import match_glomeruli
 from glomerulearn.traces import trace
 
 _CONVEX = 0.93  # solidity above which a region is one glomerulus and never split
 
 TABLE_COLUMNS = (
     "slide", "glomerulus", "centroid_x_px", "centroid_y_px", "area_um2", "equivalent_diameter_um", "perimeter_um",
-    "circularity", "solidity", "mean_probability", "touches_border", "label", "label_iou",
+    "circularity", "solidity", "mean_probability", "touches_border",
 )  # fmt: skip
 
 
@@ -101,43 +98,9 @@ def measure_glomeruli(
                 "solidity": round(float(region.solidity), 4),
                 "mean_probability": round(float(region.intensity_mean) / 255, 4),
                 "touches_border": bool(top == 0 or left == 0 or bottom == height or right == width),
-                "label": "",
-                "label_iou": np.nan,
             }
         )
     return pd.DataFrame(rows, columns=list(TABLE_COLUMNS))
-
-
-def add_labels(table: pd.DataFrame, shapes: Sequence[Polygon], outlines: Sequence[Outline]) -> pd.DataFrame:
-    """Give every glomerulus the label of the pathologist's outline it matches (IoU at least 0.5)."""
-    table = table.copy()
-    for found, true, iou in match_glomeruli(shapes, [outline.polygon for outline in outlines]):
-        table.loc[table.index[found], ["label", "label_iou"]] = outlines[true].label, round(iou, 4)
-    return table
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of glomeruli; names and labels stay text, whatever they look like."""
-    return pd.read_csv(
-        path,
-        dtype={"slide": str, "glomerulus": str, "label": str},
-        keep_default_na=False,
-        na_values={name: [""] for name in TABLE_COLUMNS if name not in ("slide", "glomerulus", "label")},
-    )
-
-
-def collect_glomeruli(detections: Sequence[Path], assignments: Sequence[Path]) -> pd.DataFrame:
-    """All glomeruli of a cohort: what was measured of each, then one column per variant.
-
-    A glomerulus whose crop could not be read keeps its row, without clusters; crops that users brought have no place on a
-    slide.
-    """
-    assigned = pd.concat([read_table(path) for path in assignments], ignore_index=True)
-    measured = [table for table in map(read_table, detections) if len(table)]
-    keys = ["slide", "glomerulus", "label"]
-    known = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns=list(TABLE_COLUMNS))
-    # whole numbers stay whole where a value is missing
-    return known.merge(assigned, on=keys, how="outer").convert_dtypes()
 
 
 def tissue_border_share(image: np.ndarray, mask: np.ndarray, width_px: float) -> float:

@@ -1,18 +1,22 @@
-"""Outlines of glomeruli as polygons: kept in a store, found again by place, drawn into pixels.
+"""Outlines of glomeruli as polygons: kept as GeoJSON, found again by place, drawn into pixels.
 
 Coordinates are level-0 pixels (x, y) of the slide.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon, mapping, shape
 
+FACTS = "glomerulearn"  # the member of a slide's GeoJSON file that says what was found and left out
 _SUBPIXEL_BITS = 8  # cv2.fillPoly takes fixed-point corners
+_MARGIN = 2  # px: cv2 rounds a line anew where it enters the canvas, so no edge of the canvas may be one of the window
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,11 @@ class Outline:
     label: str
 
 
-def pack(outlines: Sequence[Outline]) -> np.ndarray:
-    """Outlines as the bytes (uint8) of a GeoJSON text, for a store."""
-    return np.frombuffer(collection(feature(each.polygon, each.label) for each in outlines).encode(), np.uint8)
-
-
-def unpack(packed: np.ndarray) -> list[Outline]:
-    """What `pack` packed."""
-    features = json.loads(packed.tobytes())["features"]
-    return [Outline(shape(item["geometry"]), item["properties"]["classification"]["name"]) for item in features]
+def unpack(content: Mapping) -> list[Outline]:
+    """The outlines of a FeatureCollection whose features `feature` made."""
+    return [
+        Outline(shape(item["geometry"]), item["properties"]["classification"]["name"]) for item in content["features"]
+    ]
 
 
 def feature(polygon: Polygon | MultiPolygon, class_name: str, colour: Sequence[int] | None = None, **more) -> dict:
@@ -42,9 +42,24 @@ def feature(polygon: Polygon | MultiPolygon, class_name: str, colour: Sequence[i
     return {"type": "Feature", **top, "geometry": mapping(polygon), "properties": properties}
 
 
-def collection(features: Iterable[dict]) -> str:
-    """The text of a GeoJSON file."""
-    return json.dumps({"type": "FeatureCollection", "features": list(features)})
+def collection(features: Iterable[dict], **more) -> str:
+    """The text of a GeoJSON file; more: members that GeoJSON does not know, and readers pass over."""
+    return json.dumps({"type": "FeatureCollection", **more, "features": list(features)})
+
+
+class SlideOutlines:
+    """The outlines of a slide, from the file that `slide_outlines` wrote: `facts`, `usable`, `labels` (all that config knows)."""
+
+    def __init__(self, path: Path):
+        self._content = json.loads(Path(path).read_text())
+        self.facts: dict = self._content[FACTS]
+        self.usable: bool = self.facts["outlines_status"] == "ok"
+        self.labels: list[str] = self.facts["labels"]
+
+    @cached_property
+    def outlines(self) -> list[Outline]:
+        """In level-0 pixels, in the order of the file."""
+        return unpack(self._content)
 
 
 class Drawing:
@@ -63,14 +78,14 @@ class Drawing:
         A pixel belongs to an outline when its centre does. Where outlines overlap, the later one stands.
         Returns: uint8 (height, width), 0 = background, 1 + i = labels[i].
         """
-        canvas = np.zeros((height, width), np.uint8)
+        canvas = np.zeros((height + 2 * _MARGIN, width + 2 * _MARGIN), np.uint8)
         frame = shapely.box(*(side * self._scale for side in (x, y, x + width, y + height)))
         for index in sorted(self._tree.query(frame, predicate="intersects")):
             outline = self._outlines[index]
             value = 1 + self._labels.index(outline.label)
             for polygon in getattr(outline.polygon, "geoms", [outline.polygon]):
-                _fill(canvas, polygon, value, self._scale, x, y)
-        return canvas
+                _fill(canvas, polygon, value, self._scale, x - _MARGIN, y - _MARGIN)
+        return canvas[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
 
 def _fill(canvas: np.ndarray, polygon: Polygon, value: int, scale: float, x: float, y: float) -> None:

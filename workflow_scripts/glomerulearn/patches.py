@@ -4,9 +4,9 @@ Patches lie on a grid without overlap. Grid and windows are counted in store pix
 to the store's `mpp`, origin at the slide's top-left corner. A window at any offset is put together from the patches
 it touches, so nothing is stored twice and training may sample anywhere.
 
-Arrays: `images` uint8 (N, h, w, 3), `labels` uint8 (N, h, w; where annotated), `grid` int64 (N, 2; column, row), `coords`
-int64 (N, 2; x, y of the top-left corner in level-0 pixels), `tissue` float32 (N; share), `ok` bool (N; decoded), `outlines`
-(GeoJSON text; where annotated). Attributes: what the slide is, how it was read, and what was left out.
+Arrays: `images` uint8 (N, h, w, 3), `grid` int64 (N, 2; column, row), `coords` int64 (N, 2; x, y of the top-left corner in
+level-0 pixels), `tissue` float32 (N; share), `ok` bool (N; decoded). Attributes: what the slide is, how it was read, and what
+was left out. The pathologist's outlines are a file of their own and drawn where they are asked for.
 """
 
 from collections import OrderedDict
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from glomerulearn import slide_stain, stores
-from glomerulearn.outlines import Outline, unpack
+from glomerulearn.outlines import Drawing, Outline, SlideOutlines
 
 WHITE = 255
 _SAMPLED_PATCHES = 64  # for the slide's stain
@@ -26,17 +26,21 @@ _SAMPLED_PATCHES = 64  # for the slide's stain
 class PatchStore(stores.StoreReader):
     """Read a patch store: `window(x, y, size)` anywhere, `canvas` = (width, height) in store pixels.
 
-    `outlines`: the outlines of an annotated slide, in level-0 pixels. normalise: whether windows have the stain that all
-    slides share instead of their own.
+    truth: the file of the slide's outlines, if it has any; then `outlines` are those, in level-0 pixels, and `labels` theirs.
+    normalise: whether windows have the stain that all slides share instead of their own.
     """
 
-    def __init__(self, path: str | Path, cache_patches: int = 256, normalise: bool = False):
+    def __init__(
+        self, path: str | Path, truth: str | Path | None = None, cache_patches: int = 256, normalise: bool = False
+    ):
         super().__init__(path)
         self._normalise = normalise
         self.slide: str = self.attributes["slide"]
         self.usable: bool = self.attributes["status"] == "ok"
-        self.labels: list[str] = self.attributes["classes"]
-        self.annotated: bool = "labels" in self
+        read = SlideOutlines(truth) if truth else None
+        self.annotated: bool = read is not None and read.usable
+        self.outlines: list[Outline] = read.outlines if read else []
+        self.labels: list[str] = read.labels if read else []
         self._cache: OrderedDict = OrderedDict()
         self._cache_patches = cache_patches
         if not self.usable:
@@ -56,8 +60,8 @@ class PatchStore(stores.StoreReader):
         return self.mpp / self.mpp_level0
 
     @cached_property
-    def outlines(self) -> list[Outline]:
-        return unpack(self.read("outlines")) if "outlines" in self else []
+    def _drawing(self) -> Drawing:
+        return Drawing(self.outlines, self.labels, self.scale)
 
     @cached_property
     def density(self) -> tuple[np.ndarray, np.ndarray]:
@@ -76,9 +80,20 @@ class PatchStore(stores.StoreReader):
         return self._assemble("images", x, y, np.full((height, width, 3), WHITE, np.uint8))
 
     def label_window(self, x: int, y: int, width: int, height: int | None = None) -> np.ndarray:
-        """uint8 (height, width): 0 = background, 1 + i = `labels[i]`."""
+        """uint8 (height, width): 0 = background, 1 + i = `labels[i]`; background where no patch is stored."""
         height = width if height is None else height
         return self._assemble("labels", x, y, np.zeros((height, width), np.uint8))
+
+    def truth(self) -> np.ndarray:
+        """All outlines of the slide, also where no patch is stored: uint8 (height, width) of the canvas, as `label_window`."""
+        return self._drawing.window(0, 0, *self.canvas)
+
+    @property
+    def untiled(self) -> int:
+        """How many outlined glomeruli have their middle where no patch is stored."""
+        side = self.patch_size * self.scale
+        middles = (outline.polygon.centroid for outline in self.outlines)
+        return sum((int(middle.x // side), int(middle.y // side)) not in self._index for middle in middles)
 
     def _assemble(self, name: str, x: int, y: int, canvas: np.ndarray) -> np.ndarray:
         height, width = canvas.shape[:2]
@@ -90,20 +105,24 @@ class PatchStore(stores.StoreReader):
                     continue
                 left, top = column * size - x, row * size - y
                 target = slice(max(top, 0), min(top + size, height)), slice(max(left, 0), min(left + size, width))
-                patch = self._patch(name, index)
+                patch = self._patch(name, index, column, row)
                 canvas[target] = patch[
                     target[0].start - top : target[0].stop - top, target[1].start - left : target[1].stop - left
                 ]
         return canvas
 
-    def _patch(self, name: str, index: int) -> np.ndarray:
+    def _patch(self, name: str, index: int, column: int, row: int) -> np.ndarray:
         key = name, index
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        patch = self.read(name, int(index))
-        if self._normalise and name == "images":
-            patch = cv2.LUT(patch, self._lookup)
+        if name == "labels":
+            size = self.patch_size
+            patch = self._drawing.window(column * size, row * size, size, size)
+        else:
+            patch = self.read(name, int(index))
+            if self._normalise:
+                patch = cv2.LUT(patch, self._lookup)
         self._cache[key] = patch
         if len(self._cache) > self._cache_patches:
             self._cache.popitem(last=False)

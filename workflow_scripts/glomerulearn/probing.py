@@ -14,7 +14,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from glomerulearn.clustering import site_of
+from glomerulearn.agreement import site_of
 from glomerulearn.vectors import Embeddings
 
 PROBE_COLUMNS = ("extractor", "of", "examples", "balanced_accuracy", "spread", "chance", "n", "weights")
@@ -23,17 +23,24 @@ _DRAWS = 20  # few-shot: how often the examples are drawn
 
 
 def probe(
-    extractor: str, paths: Sequence[Path], sites: Mapping[str, str], shots: Sequence[int], seed: int
+    extractor: str,
+    paths: Sequence[Path],
+    labels: Mapping[str, str],
+    sites: Mapping[str, str],
+    shots: Sequence[int],
+    seed: int,
 ) -> pd.DataFrame:
     """Balanced accuracy of linear probes on the vectors of the reference slides, one row per question.
 
     Questions: the label with all labelled glomeruli of the other slides (`examples` = all) and with so few of each label
     (`shots`), and the laboratory. `spread`: standard deviation over folds, or over draws of the few. `chance` = 1 / classes.
     A question without two answers on enough slides has no row.
+    labels: glomerulus -> label, of those that have one; sites: slide -> site.
     """
     data = Embeddings(paths)
+    label = np.array([labels.get(name, "") for name in data.glomerulus.tolist()], dtype=str)
     rows = []
-    for of, answers in (("label", data.label), ("site", site_of(data.slide, sites))):
+    for of, answers in (("label", label), ("site", site_of(data.slide, sites))):
         known = (answers != "") & (answers != "glomerulus") & ~data.cut
         x, y, slides = data.vectors[known], answers[known], data.slide[known]
         if len(set(y)) < 2 or len(set(slides)) < 2:

@@ -15,12 +15,15 @@ log = logging.getLogger(__name__)
 # outlines whose median diameter is outside are hardly of glomeruli in level-0 pixels
 _USUAL_DIAMETER_UM = (40.0, 600.0)
 
-QC_COLUMNS = (
+SLIDE_COLUMNS = (
     "slide", "status", "reason", "source", "vendor", "reader", "notes", "width_px", "height_px", "mpp_level0",
-    "mpp_origin", "mpp", "tissue_area_mm2", "n_grid", "n_patches", "n_damaged", "damaged_at_px", "skipped", "annotated",
-    "annotation_format", "n_outlines", "n_outlines_outside", "outline_classes", "outline_kinds", "outlines_left_out",
-    "outline_diameter_um", "seconds",
+    "mpp_origin", "mpp", "tissue_area_mm2", "n_grid", "n_patches", "n_damaged", "damaged_at_px", "skipped", "seconds",
 )  # fmt: skip
+OUTLINE_COLUMNS = (
+    "annotation_format", "n_outlines", "n_outlines_outside", "outline_classes", "outline_kinds", "outlines_left_out",
+    "outline_diameter_um",
+)  # fmt: skip
+QC_COLUMNS = (*SLIDE_COLUMNS, "annotated", *OUTLINE_COLUMNS)
 
 
 def describe_slide(slide: Slide, settings: Mapping) -> dict:
@@ -75,10 +78,27 @@ def _head_digest(path: Path) -> str:
         return hashlib.sha256(file.read(1 << 20)).hexdigest()
 
 
-def quality_row(facts: Mapping, seconds: float) -> dict:
-    """The row of a slide in the quality table (`QC_COLUMNS`), from what was found while it was tiled."""
-    row = {name: facts.get(name) for name in QC_COLUMNS}
-    for name in ("skipped", "outline_classes", "outline_kinds", "outlines_left_out"):
-        row[name] = "; ".join(f"{reason}: {count}" for reason, count in (facts.get(name) or {}).items())
+def slide_row(facts: Mapping, seconds: float) -> dict:
+    """What is told of a slide's pixels (`SLIDE_COLUMNS`), from what was found while it was tiled."""
+    row = {name: facts.get(name) for name in SLIDE_COLUMNS}
+    row["skipped"] = _counted(facts.get("skipped"))
     row["damaged_at_px"] = "; ".join(f"{x:.0f},{y:.0f}" for x, y in facts.get("damaged_at_px") or [])
     return row | {"seconds": round(seconds, 2)}
+
+
+def quality_row(row: Mapping, outlines: Mapping | None) -> dict:
+    """The row of a slide in the quality table (`QC_COLUMNS`), from its `slide_row` and the facts of its outlines, if any.
+
+    A slide whose outlines cannot be used is `unlabelled`: its glomeruli are found, but nothing is trained or scored on it.
+    """
+    read = {name: (outlines or {}).get(name) for name in OUTLINE_COLUMNS}
+    for name in ("outline_classes", "outline_kinds", "outlines_left_out"):
+        read[name] = _counted(read[name])
+    found = {**row, "annotated": outlines is not None, **read}
+    if outlines and outlines["outlines_status"] == "failed" and row["status"] == "ok":
+        found |= {"status": "unlabelled", "reason": outlines["outlines_reason"]}
+    return found
+
+
+def _counted(counts: Mapping | None) -> str:
+    return "; ".join(f"{reason}: {count}" for reason, count in (counts or {}).items())

@@ -88,7 +88,7 @@ def reduce_embeddings(
 ) -> None:
     """Fit reducer `name` on the reference slides' embeddings; write the fitted reducer and its coordinates.
 
-    coordinates (`.npz`): `glomerulus`, `slide`, `label`, `coordinates` float32 (n, components), `vectors` (n, d) (the
+    coordinates (`.npz`): `glomerulus`, `slide`, `coordinates` float32 (n, components), `vectors` (n, d) (the
     embedding, scaled), `weights`.
     """
     embeddings = Embeddings(paths)
@@ -114,7 +114,6 @@ def reduce_embeddings(
         coordinates,
         glomerulus=embeddings.glomerulus[kept],
         slide=embeddings.slide[kept],
-        label=embeddings.label[kept],
         coordinates=placed,
         vectors=np.asarray(reducer[0].transform(vectors), np.float32),
         weights=embeddings.weights,

@@ -11,6 +11,8 @@ from torch.utils.data import Dataset, Sampler
 from glomerulearn.augmentation import change_colours, paste_glomerulus, random_view
 from glomerulearn.patches import PatchStore
 
+Slide = tuple[Path, Path]  # its patch store and its outlines
+
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 (..., h, w, 3) -> float32 (..., 3, h, w), 0..255 mapped to -1..1."""
@@ -18,7 +20,7 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
 
 
 class RandomWindows(Dataset):
-    """Augmented windows without end from the patch stores of the training slides, `length` to an epoch.
+    """Augmented windows without end from the training slides, `length` to an epoch.
 
     A share `glomerulus_share` has a glomerulus in it, the rest is tissue anywhere. A slide is drawn first (with the square
     root of its tissue as weight, so that a large slide does not drown a small one), then its glomerulus; but for a share
@@ -30,10 +32,10 @@ class RandomWindows(Dataset):
     """
 
     def __init__(
-        self, paths: Sequence[Path], size: int, length: int, settings: Mapping, seed: int, labelled: bool = False
+        self, slides: Sequence[Slide], size: int, length: int, settings: Mapping, seed: int, labelled: bool = False
     ):
         normalise = settings["normalise"]
-        self.stores = [PatchStore(path, max(64, 4096 // len(paths)), normalise) for path in paths]
+        self.stores = [PatchStore(*slide, max(64, 4096 // len(slides)), normalise) for slide in slides]
         self.size, self.length, self.settings, self.seed = size, length, settings, seed
         self.labelled = labelled
         weights = np.sqrt([len(store.grid) for store in self.stores])
@@ -98,9 +100,9 @@ class EpochSampler(Sampler):
 class GridWindows(Dataset):
     """Every stored patch of some slides once, as it is: for watching training on the validation slides."""
 
-    def __init__(self, paths: Sequence[Path], labelled: bool = False, normalise: bool = False):
+    def __init__(self, slides: Sequence[Slide], labelled: bool = False, normalise: bool = False):
         self.labelled = labelled
-        self.stores = [PatchStore(path, normalise=normalise) for path in paths]
+        self.stores = [PatchStore(*slide, normalise=normalise) for slide in slides]
         self.items = [(store, cell) for store in self.stores for cell in store.grid]
 
     def __len__(self) -> int:

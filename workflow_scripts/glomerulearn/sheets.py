@@ -1,4 +1,4 @@
-"""Read and check the slide sheet and the crop sheet: every error names the file, the row, the column and the fix.
+"""Read and check the sheets of slides, crops and labels: every error names the file, the row, the column and the fix.
 
 Imported while the workflow is parsed, so nothing heavy here.
 """
@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -104,6 +104,32 @@ def read_crops(path: str | Path, schema: str | Path) -> dict[str, list[dict]]:
     return dict(slides)
 
 
+def read_label_sheet(path: str | Path, schema: str | Path, slides: Collection[str]) -> dict[str, list[dict]]:
+    """The label sheet as slide name -> rows (slide, label, glomerulus, x_px, y_px, x_um, y_um; "" or None = empty).
+
+    slides: the names of the slide sheet. Raises: InputError on any wrong cell, a slide that is not there, or a row that names
+    neither a glomerulus nor a place.
+    """
+    path = Path(path)
+    found = defaultdict(list)
+    for number, row in _checked_rows(path, schema):
+        if row["slide"] not in slides:
+            raise InputError(
+                f"{path}, row {number}, column slide: {row['slide']!r} is not in the slide sheet; use the names that stand there"
+            )
+        places = [
+            row["x_px"] is not None and row["y_px"] is not None,
+            row["x_um"] is not None and row["y_um"] is not None,
+        ]
+        if not row["glomerulus"] and not any(places):
+            raise InputError(
+                f"{path}, row {number}: which glomerulus is it? Fill in `glomerulus` (its name in results/glomeruli.csv), or a "
+                "point in it: `x_px` and `y_px` (at full resolution), or `x_um` and `y_um`"
+            )
+        found[row["slide"]].append(row)
+    return dict(found)
+
+
 def check_names(slides: Mapping, crops: Mapping) -> None:
     """Raise InputError when the crop sheet names a slide that the slide sheet has too: their files would collide."""
     for name in crops:
@@ -139,6 +165,7 @@ def fingerprint(path: str | Path, whole: bool = True) -> str:
 def _checked_rows(path: Path, schema: str | Path):
     schema = yaml.safe_load(Path(schema).read_text())
     columns = schema["properties"]
+    numbers = [name for name, column in columns.items() if "number" in column.get("type", "")]
     validator = Draft202012Validator(schema)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -162,8 +189,9 @@ def _checked_rows(path: Path, schema: str | Path):
         row |= {name: value.strip() for name, value in raw.items() if value.strip()}
         if not any(value.strip() for value in raw.values()):
             continue
-        if row.get("mpp") is not None and "mpp" in row:
-            row["mpp"] = _number(row["mpp"])
+        for name in numbers:
+            if row[name] is not None:
+                row[name] = _number(row[name])
         for error in validator.iter_errors({name: value for name, value in row.items() if value is not None}):
             column = error.absolute_path[0] if error.absolute_path else re.findall(r"'(\w+)'", error.message)[0]
             hint = columns.get(column, {}).get("description", "")

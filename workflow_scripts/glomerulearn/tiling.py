@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,12 +11,9 @@ import cv2
 import numpy as np
 
 from glomerulearn import stores, tissue
-from glomerulearn.annotations.features import Frame
-from glomerulearn.annotations.reading import read_annotation
 from glomerulearn.errors import DamagedRegion, InputError
 from glomerulearn.likeness import Likeness
-from glomerulearn.outlines import Drawing, Outline, pack
-from glomerulearn.quality import describe_outlines, describe_slide, quality_row
+from glomerulearn.quality import describe_slide, slide_row
 from glomerulearn.slides import Slide, open_slide
 
 log = logging.getLogger(__name__)
@@ -30,10 +27,8 @@ _LISTED_PLACES = 20
 def tile_slide(
     slide: str,
     path: str | Path,
-    annotation: str | Path | None,
     mpp: float | None,
     settings: Mapping,
-    outlines: Mapping,
     target: str | Path,
     threads: int = 1,
     progress=iter,
@@ -42,41 +37,24 @@ def tile_slide(
 
     settings: `mpp` (um per pixel of the store), `patch_size_px`, `min_tissue` (share of a patch), `max_damaged` (share of
     the patches that may be unreadable), `codec` (of the stored images: `zstd` or `jpeg`).
-    outlines: `classes` (class name -> label) and `label_images` (what their numbers are: `class` or `glomerulus`).
     A slide that cannot be used gets an empty store and a QC row with `status` failed and the reason, so that the
     other slides go on.
     """
     started = time.perf_counter()
-    labels = sorted(set(outlines["classes"].values()))
-    facts = {"slide": slide, "source": Path(path).name, "annotated": annotation is not None, "classes": labels}
+    facts = {"slide": slide, "source": Path(path).name}
     try:
         with open_slide(path, mpp) as opened:
             facts |= describe_slide(opened, settings)
-            drawn = None
-            if annotation is not None:
-                # outlines before pixels: a wrong annotation file is known within a second
-                frame = Frame(
-                    (slide, Path(path).stem),
-                    opened.width_px,
-                    opened.height_px,
-                    opened.reader.stated_mpp or opened.mpp,
-                    opened.reader.centre_nm,
-                )
-                read = read_annotation(annotation, outlines["classes"], frame, outlines["label_images"])
-                facts |= describe_outlines(annotation, read, opened.mpp)
-                drawn = read.outlines
-            _cut(opened, drawn, settings, target, facts, threads, progress)
+            _cut(opened, settings, target, facts, threads, progress)
     except InputError as error:
         log.error("slide %s cannot be used: %s", slide, error)
         facts |= {"status": "failed", "reason": str(error), "n_patches": 0}
         with stores.writing(target) as store:
             store.group.attrs.update(facts)
-    return quality_row(facts, time.perf_counter() - started)
+    return slide_row(facts, time.perf_counter() - started)
 
 
-def _cut(
-    slide: Slide, outlines: Sequence[Outline] | None, settings: Mapping, target, facts: dict, threads: int, progress
-) -> None:
+def _cut(slide: Slide, settings: Mapping, target, facts: dict, threads: int, progress) -> None:
     """Write the patches; `facts` grows by what is found."""
     size, mpp, scale = settings["patch_size_px"], settings["mpp"], settings["mpp"] / slide.mpp
     columns, rows = (-(-side // size) for side in facts["canvas"])
@@ -87,11 +65,7 @@ def _cut(
     share = _share_per_cell(mask | unreadable, columns, rows, size * mpp / tissue.MPP)
     likeness = Likeness(slide, image, unreadable, settings)
     del image, mask, unreadable
-    drawing = Drawing(outlines, facts["classes"], scale) if outlines is not None else None
     wanted = share >= settings["min_tissue"]
-    if drawing is not None:
-        for column, row in _cells_under(outlines, size * scale, columns, rows):
-            wanted[row, column] = wanted[row, column] or drawing.window(column * size, row * size, size, size).any()
     facts["skipped"] = {
         reason: int(count)
         for reason, count in (
@@ -106,9 +80,6 @@ def _cut(
     damaged = []
     with stores.writing(target) as store:
         store.add_images("images", (len(grid), size, size, 3), settings["codec"])
-        if drawing is not None:
-            store.add_images("labels", (len(grid), size, size))
-            store.add_values("outlines", pack(outlines))
         white = stores.encode(np.full((size, size, 3), WHITE, np.uint8), settings["codec"])
 
         def reject(index: int, why: str) -> None:
@@ -135,9 +106,6 @@ def _cut(
                 reject(index, f"cannot be read: {encoded}")
                 encoded = white
             store.put("images", index, encoded)
-            if drawing is not None:
-                labels = drawing.window(*(int(side) for side in grid[index] * size), size, size)
-                store.put("labels", index, stores.encode(labels, "zstd"))
         for index in likeness.garbled():
             reject(index, "does not look like the slide's overview: the file is damaged there")
         store.add_values("grid", grid)
@@ -168,19 +136,6 @@ def _in_threads(work, items: Iterable, threads: int) -> Iterator:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def _cells_under(outlines: Sequence[Outline], size_px: float, columns: int, rows: int) -> set[tuple[int, int]]:
-    """Grid cells (column, row) of `size_px` level-0 pixels that the boxes around the outlines touch."""
-    cells = set()
-    for outline in outlines:
-        left, top, right, bottom = (int(side // size_px) for side in outline.polygon.bounds)
-        cells.update(
-            (column, row)
-            for row in range(max(top, 0), min(bottom + 1, rows))
-            for column in range(max(left, 0), min(right + 1, columns))
-        )
-    return cells
 
 
 def _share_per_cell(mask: np.ndarray, columns: int, rows: int, cell: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from glomerulearn.models import autocast, save_model
 from glomerulearn.multi_gpu import as_leader_says, place
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
-from glomerulearn.sampling import EpochSampler, GridWindows, RandomWindows, to_tensor
+from glomerulearn.sampling import EpochSampler, GridWindows, RandomWindows, Slide, to_tensor
 from glomerulearn.scoring import PixelCounts
 
 log = logging.getLogger(__name__)
@@ -33,15 +33,15 @@ log = logging.getLogger(__name__)
 class Trainer:
     """A segmenter in training: its network, the average of its weights, its optimiser, and the windows it is fed.
 
-    name, settings, device: as `train_segmenter`'s; train: patch stores with outlines.
+    name, train, settings, device: as `train_segmenter`'s.
     Raises: InputError when no slide has an outlined glomerulus.
     """
 
-    def __init__(self, name: str, train: Sequence[Path], settings: Mapping, device: torch.device):
+    def __init__(self, name: str, train: Sequence[Slide], settings: Mapping, device: torch.device):
         torch.manual_seed(settings["seed"])
         self.settings, self.device = settings, device
         labelled = settings["tell_labels"]
-        self.classes = PatchStore(train[0]).labels if labelled else ["glomerulus"]
+        self.classes = PatchStore(*train[0]).labels if labelled else ["glomerulus"]
         data = RandomWindows(
             train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"], labelled
         )
@@ -103,8 +103,8 @@ class Trainer:
 
 def train_segmenter(
     name: str,
-    train: Sequence[Path],
-    val: Sequence[Path],
+    train: Sequence[Slide],
+    val: Sequence[Slide],
     settings: Mapping,
     folder: Path,
     device: torch.device | None = None,
@@ -112,7 +112,9 @@ def train_segmenter(
     progress=iter,
     licence: str | None = None,
 ) -> dict:
-    """Train segmenter `name` on the patch stores `train`, watched on `val`; write model files into `folder`.
+    """Train segmenter `name` on the slides `train`, watched on `val`; write model files into `folder`.
+
+    train, val: of each slide its patch store and its outlines.
 
     settings: `network` (keyword arguments of the architecture), `window_px`, `batch`, `epochs`, `windows_per_epoch`,
     `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `class_balance`,
@@ -173,9 +175,9 @@ def train_segmenter(
     return facts
 
 
-def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[Path], val: Sequence[Path]) -> dict:
+def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[Slide], val: Sequence[Slide]) -> dict:
     """What it takes to rebuild a network and to know where it may be used: architecture, data, resolution, versions."""
-    stores = [PatchStore(path) for path in train]
+    stores = [PatchStore(*slide) for slide in train]
     return {
         "segmenter": name,
         "network": dict(settings["network"]),
@@ -184,10 +186,10 @@ def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[P
         "normalise": settings["normalise"],
         "classes": trainer.classes,
         "train": [store.slide for store in stores],
-        "val": [PatchStore(path).slide for path in val],
+        "val": [PatchStore(*slide).slide for slide in val],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "known": known_slides(stores),
-        "data": data_digest([*train, *val]),
+        "data": data_digest([*stores, *(PatchStore(*slide) for slide in val)]),
         "versions": {name: version(name) for name in ("torch", "torchvision")} | {"python": platform.python_version()},
     }
 
@@ -199,34 +201,36 @@ def _log_epoch(name: str, rows: Sequence[Mapping], epochs: int) -> None:
     )
 
 
-def evaluate(model, paths: Sequence[Path], settings: Mapping, device) -> tuple[float, PixelCounts]:
+def evaluate(model, slides: Sequence[Slide], settings: Mapping, device) -> tuple[float, PixelCounts]:
     """Mean loss and pixel counts of `model` over every stored patch of the slides."""
     model.eval()
     losses, counts = [], PixelCounts()
     for images, labels in DataLoader(
-        GridWindows(paths, settings["tell_labels"], settings["normalise"]), settings["batch"], collate_fn=_collate
+        GridWindows(slides, settings["tell_labels"], settings["normalise"]), settings["batch"], collate_fn=_collate
     ):
         with autocast(settings["precision"], device):
             logits = model(images.to(device, memory_format=torch.channels_last)).float().cpu()
         losses.append(segmentation_loss(logits, labels).item() * len(images))
         counts += PixelCounts.of(logits.softmax(1)[:, 0].numpy() < 0.5, labels.numpy() > 0)
-    return sum(losses) / sum(1 for path in paths for _ in PatchStore(path).grid), counts
+    return sum(losses) / sum(len(PatchStore(patches).grid) for patches, _ in slides), counts
 
 
-def usable(paths: Sequence[Path], split: str) -> list[Path]:
-    """The stores that have patches and outlines; the others are named in the log."""
+def usable(slides: Sequence[Slide], split: str) -> list[Slide]:
+    """The slides that have patches and outlines; the others are named in the log."""
     kept = []
-    for path in paths:
-        store = PatchStore(path)
+    for slide in slides:
+        store = PatchStore(*slide)
         if store.usable and store.annotated:
-            kept.append(Path(path))
+            kept.append(slide)
+            if store.untiled:
+                log.warning("slide %s: %d outlined glomeruli lie where no tissue was found", store.slide, store.untiled)
         else:
             log.warning(
                 "%s slide %s is left out: %s", split, store.slide, store.attributes.get("reason") or "no outlines"
             )
     if not kept:
         raise InputError(
-            f"no usable slide with outlines in split `{split}` ({len(paths)} in the sheet); see results/qc/slides.tsv, "
+            f"no usable slide with outlines in split `{split}` ({len(slides)} in the sheet); see results/qc/slides.tsv, "
             f"and give at least one slide `split` = {split} and an `annotation` in the slide sheet"
         )
     return kept
@@ -245,10 +249,11 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
         kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
 
 
-def _digest(name: str, settings: Mapping, train: Sequence[Path], val: Sequence[Path]) -> str:
+def _digest(name: str, settings: Mapping, train: Sequence[Slide], val: Sequence[Slide]) -> str:
     """What a resume file must have been made from."""
-    stores = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in (*train, *val)]
-    return hashlib.sha256(json.dumps([name, settings, stores], sort_keys=True).encode()).hexdigest()
+    files = [Path(path) for slide in (*train, *val) for path in slide]
+    stated = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return hashlib.sha256(json.dumps([name, settings, stated], sort_keys=True).encode()).hexdigest()
 
 
 def _save_resume(path: Path, digest: str, parts: Mapping, state: Mapping) -> None:
