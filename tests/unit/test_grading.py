@@ -119,7 +119,7 @@ def test_own_crops_come_in_with_their_mask(tmp_path):
         import_crops("own", rows, {"size_px": 64}, tmp_path / "d.zarr.zip")
 
 
-@pytest.mark.parametrize("method", ["reinhard", "macenko"])
+@pytest.mark.parametrize("method", ["reinhard", "macenko", "vahadane"])
 def test_stain_normalisation_brings_real_slides_together(shared, method):
     folder = shared / "glomeruli-crops"
     colours = {"none": [], method: []}
@@ -131,6 +131,29 @@ def test_stain_normalisation_brings_real_slides_together(shared, method):
             colours[key].append(normalise(images, masks, key)[masks].mean(0))
     spread = {key: np.std(values, axis=0).mean() for key, values in colours.items()}
     assert spread[method] < 0.6 * spread["none"]
+
+
+def test_the_same_dyes_in_another_strength_become_the_same_image():
+    """Two laboratories stain one tissue: haematoxylin and eosin in known amounts, the second with dyes half as strong."""
+    rng = np.random.default_rng(0)
+    amounts = rng.gamma(2, 0.4, (48 * 48, 2)) * (rng.random((48 * 48, 2)) < 0.6)
+    dyes = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    images = [
+        np.clip(np.round(256 * np.exp(-(amounts * strength) @ dyes) - 1), 0, 255).astype(np.uint8).reshape(1, 48, 48, 3)
+        for strength in ((1.0, 1.0), (0.5, 0.6))
+    ]
+    masks = np.ones((1, 48, 48), bool)
+    before = np.abs(images[0].astype(float) - images[1]).mean()
+    for method in ("macenko", "vahadane"):
+        one, other = (normalise(image, masks, method).astype(float) for image in images)
+        assert np.abs(one - other).mean() < 0.5 * before, method
+
+
+def test_one_dye_alone_falls_back_and_says_so(caplog):
+    grey = np.random.default_rng(0).integers(60, 200, (1, 48, 48, 1), dtype=np.uint8).repeat(3, -1)
+    masks = np.ones((1, 48, 48), bool)
+    assert np.array_equal(normalise(grey, masks, "vahadane"), normalise(grey, masks, "reinhard"))
+    assert "cannot be told apart by method 'vahadane'" in caplog.text
 
 
 def test_too_few_pixels_leave_the_stain(caplog):
