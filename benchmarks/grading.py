@@ -75,7 +75,15 @@ def clustering_figures(config: dict, vectors: list[Path], n: int, work: Path) ->
     for name in REDUCERS:
         started = time.perf_counter()
         reduce_embeddings(
-            name, [work / "many.npz"], config["reduction"].get(name, {}), True, 0, work / "r", work / "c.npz"
+            name,
+            [work / "many.npz"],
+            config["reduction"].get(name, {}),
+            True,
+            "none",
+            {},
+            0,
+            work / "r",
+            work / "c.npz",
         )
         reduced = time.perf_counter()
         cluster_glomeruli(

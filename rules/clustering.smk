@@ -26,6 +26,9 @@ rule reduce_embeddings:
             {
                 "reducer": config["reduction"].get(wildcards.reducer, {}),
                 "exclude_cut": config["clustering"]["exclude_cut"],
+                "site_effect": config["reduction"]["site_effect"],
+                # a site that is corrected in the sheet refits nothing where sites have no part
+                "sites": sites() if config["reduction"]["site_effect"] != "none" else {},
                 "seed": config["seed"],
             },
             sort_keys=True,
@@ -91,6 +94,9 @@ rule assign_clusters:
         runtime=60,
     params:
         code=code("assign_clusters"),
+        site=lambda wildcards: (
+            sites([wildcards.slide])[wildcards.slide] if config["reduction"]["site_effect"] != "none" else ""
+        ),
         extractors=EXTRACTORS,
         spaces=[list(space) for space in SPACES],
     script:

@@ -10,6 +10,7 @@ if __name__ == "__main__":
         spaces = [tuple(space) for space in snakemake.params.spaces]
         assign_clusters(
             snakemake.wildcards.slide,
+            snakemake.params.site,
             dict(zip(snakemake.params.extractors, map(Path, snakemake.input.embeddings), strict=True)),
             dict(zip(spaces, map(Path, snakemake.input.reducers), strict=True)),
             dict(zip(spaces, map(Path, snakemake.input.fits), strict=True)),

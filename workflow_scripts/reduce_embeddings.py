@@ -14,6 +14,8 @@ if __name__ == "__main__":
             [Path(path) for path in snakemake.input.vectors],
             cfg["reducer"],
             cfg["exclude_cut"],
+            cfg["site_effect"],
+            cfg["sites"],
             cfg["seed"],
             Path(snakemake.output.model),
             Path(snakemake.output.coordinates),

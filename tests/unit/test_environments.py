@@ -20,7 +20,7 @@ CONDA = {
     "pytorch_metric_learning": "pytorch-metric-learning",
 }  # fmt: skip
 PYPI = {"py-opencv": "opencv-python-headless", "pytorch": "torch", "openslide": "openslide-bin"}
-PIP_ONLY = {"torchstain"}
+PIP_ONLY = {"torchstain", "combatlearn"}
 LOCK = dict(
     line.replace("_", "-").split("==")
     for line in (ROOT / "requirements.txt").read_text().lower().splitlines()

@@ -279,9 +279,9 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
     reference = write_vectors(tmp_path / "ref.npz", "ref", vectors, np.arange(60) >= 56)
     labels = {f"ref-{i}": names[w] for i, w in enumerate(which)}
     model, coordinates = tmp_path / "m.joblib", tmp_path / "c.npz"
-    reduce_embeddings(reducer, [reference], REDUCTION[reducer], True, 0, model, coordinates)
+    reduce_embeddings(reducer, [reference], REDUCTION[reducer], True, "none", {}, 0, model, coordinates)
     again = tmp_path / "again.npz"
-    reduce_embeddings(reducer, [reference], REDUCTION[reducer], True, 0, tmp_path / "m2.joblib", again)
+    reduce_embeddings(reducer, [reference], REDUCTION[reducer], True, "none", {}, 0, tmp_path / "m2.joblib", again)
     assert np.array_equal(np.load(coordinates)["coordinates"], np.load(again)["coordinates"])
     assert len(np.load(coordinates)["glomerulus"]) == 56  # cut ones are not fitted on
     fits, k_scores, variants = (tmp_path / name for name in ("f.npz", "k.tsv", "v.tsv"))
@@ -299,8 +299,8 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
     new, group = blobs(20, 2)
     slide = write_vectors(tmp_path / "new.npz", "new", new)
     files = {("autoencoder", reducer): model}, {("autoencoder", reducer): fits}
-    assigned = assign_clusters("new", {"autoencoder": slide}, *files, tmp_path / "a.csv")
-    old = assign_clusters("ref", {"autoencoder": reference}, *files, tmp_path / "b.csv")
+    assigned = assign_clusters("new", "", {"autoencoder": slide}, *files, tmp_path / "a.csv")
+    old = assign_clusters("ref", "", {"autoencoder": reference}, *files, tmp_path / "b.csv")
     for method in ("silhouette", *CLUSTERERS):
         column = f"autoencoder_{reducer}_{method}"
         assert len(assigned) == 20 and abs(np.corrcoef(assigned[column], group)[0, 1]) > 0.9
@@ -315,7 +315,7 @@ def test_large_cohorts_are_fitted_by_sample_or_approximation(reducer, tmp_path, 
     places = []
     for limit in (1000, 120):
         monkeypatch.setattr(reduction, "EXACT", limit)
-        reduce_embeddings(reducer, [path], REDUCTION[reducer], True, 0, tmp_path / "m", tmp_path / "c.npz")
+        reduce_embeddings(reducer, [path], REDUCTION[reducer], True, "none", {}, 0, tmp_path / "m", tmp_path / "c.npz")
         places.append(np.load(tmp_path / "c.npz")["coordinates"])
     whole, sampled = (fit_kmeans(place.astype(float), 2, 0)[1] for place in places)
     assert len(places[1]) == 200 and adjusted_rand_score(whole, sampled) > 0.8
@@ -333,7 +333,7 @@ def test_silhouette_of_a_sample_is_near_the_whole(monkeypatch):
 def test_too_few_glomeruli_to_cluster(tmp_path):
     path = write_vectors(tmp_path / "few.npz", "few", blobs(4, 0)[0])
     with pytest.raises(InputError, match="4 whole glomeruli on the 1 reference slides"):
-        reduce_embeddings("pca", [path], REDUCTION["pca"], True, 0, tmp_path / "m", tmp_path / "c.npz")
+        reduce_embeddings("pca", [path], REDUCTION["pca"], True, "none", {}, 0, tmp_path / "m", tmp_path / "c.npz")
 
 
 def test_agreement_by_hand():

@@ -156,11 +156,12 @@ def nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def assign_clusters(
-    slide: str, embeddings: Mapping[str, Path], reducers: Mapping, fits: Mapping, target: Path
+    slide: str, site: str, embeddings: Mapping[str, Path], reducers: Mapping, fits: Mapping, target: Path
 ) -> pd.DataFrame:
     """Give every glomerulus of one slide its cluster in every variant and write the table.
 
-    embeddings: extractor -> file of this slide; reducers, fits: (extractor, reducer) -> files of the reference cohort.
+    site: of the slide ("" = unknown), where site effects are taken out; embeddings: extractor -> file of this slide; reducers,
+    fits: (extractor, reducer) -> files of the reference cohort.
     A glomerulus of the reference cohort keeps the cluster it was fitted with; any other is placed by the fitted reducer
     and given the nearest centre (K-means) or its neighbours' cluster. Columns: `slide`, `glomerulus`, `cut`,
     `random_weights` (the extractors whose weights are random), `{extractor}_{reducer}_{method}`.
@@ -178,8 +179,8 @@ def assign_clusters(
         new = rows < 0
         placed = None
         if new.any():
-            model = joblib.load(reducers[extractor, reducer])
-            placed = np.asarray(model.transform(loaded[extractor].vectors[new]), np.float64)
+            reduction = joblib.load(reducers[extractor, reducer])
+            placed = reduction.place(loaded[extractor].vectors[new], np.full(new.sum(), site))
         for method in fit["methods"].tolist():
             fitted = fit[f"labels_{method}"]
             labels = np.zeros(len(names), int)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -15,7 +16,9 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from glomerulearn.agreement import site_of
 from glomerulearn.errors import InputError
+from glomerulearn.site_effects import SiteEffect
 from glomerulearn.vectors import Embeddings
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,17 @@ _PCA_FIRST = 50  # neighbour methods work on the leading principal components
 # Networks' features keep their spread: giving all the same variance makes as much of those in which nothing happens. Only
 # measures of different units are brought to one variance.
 SCALERS = {"kept": partial(StandardScaler, with_std=False), "standard": StandardScaler}
+
+
+class Reduction(NamedTuple):
+    """What is fitted on the reference cohort: first the site effect, then the reducer."""
+
+    site_effect: SiteEffect
+    reducer: Pipeline
+
+    def place(self, vectors: np.ndarray, sites: np.ndarray) -> np.ndarray:
+        """Coordinates float64 (n, components) of new vectors (n, d) from slides of these sites (n,; "" = unknown)."""
+        return np.asarray(self.reducer.transform(self.site_effect.transform(vectors, sites)), np.float64)
 
 
 class _TSNE(TransformerMixin, BaseEstimator):
@@ -84,12 +98,14 @@ def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int, scale:
 
 
 def reduce_embeddings(
-    name: str, paths: list[Path], settings: Mapping, exclude_cut: bool, seed: int, model: Path, coordinates: Path
-) -> None:
-    """Fit reducer `name` on the reference slides' embeddings; write the fitted reducer and its coordinates.
+    name: str, paths: list[Path], settings: Mapping, exclude_cut: bool, site_effect: str, sites: Mapping[str, str],
+    seed: int, model: Path, coordinates: Path,
+) -> None:  # fmt: skip
+    """Fit reducer `name` on the reference slides' embeddings; write the fitted `Reduction` and its coordinates.
 
+    site_effect: as `SiteEffect`; sites: slide -> site, needed where there is an effect to take out.
     coordinates (`.npz`): `glomerulus`, `slide`, `coordinates` float32 (n, components), `vectors` (n, d) (the
-    embedding, scaled), `weights`.
+    embedding, without the site effect, scaled), `weights`.
     """
     embeddings = Embeddings(paths)
     kept = ~embeddings.cut if exclude_cut else np.ones(len(embeddings), bool)
@@ -99,7 +115,9 @@ def reduce_embeddings(
             f"{n} whole glomeruli on the {len(paths)} reference slides, at least {MIN_REFERENCE} are needed to cluster; "
             "see results/glomeruli.csv, lower `detection: threshold`, or set `clustering: reference: all`"
         )
-    vectors = embeddings.vectors[kept]
+    slides = embeddings.slide[kept]
+    effect = SiteEffect(site_effect).fit(embeddings.vectors[kept], site_of(slides, sites))
+    vectors = effect.transform(embeddings.vectors[kept], site_of(slides, sites))
     reducer = make_reducer(name, n, vectors.shape[1], settings, seed, embeddings.scale)
     if name == "isomap" and n > EXACT:
         # its memory and time grow with the square and the cube: the others are placed among a sample
@@ -109,11 +127,11 @@ def reduce_embeddings(
     else:
         placed = np.asarray(reducer.fit_transform(vectors), np.float32)
     Path(model).parent.mkdir(parents=True, exist_ok=True)
-    joblib.dump(reducer, model, compress=3)
+    joblib.dump(Reduction(effect, reducer), model, compress=3)
     np.savez(
         coordinates,
         glomerulus=embeddings.glomerulus[kept],
-        slide=embeddings.slide[kept],
+        slide=slides,
         coordinates=placed,
         vectors=np.asarray(reducer[0].transform(vectors), np.float32),
         weights=embeddings.weights,
