@@ -78,6 +78,13 @@ METHODS = [
     *(config["clustering"]["metrics"] if "kmeans" in CLUSTERERS else []),
     *(name for name in CLUSTERERS if name != "kmeans"),
 ]
+# the model of this cohort that an extractor runs
+OWN_MODELS = {
+    "autoencoder": "autoencoder",
+    "denoising": "denoising",
+    "contrastive": "contrastive",
+    "segmenter": "best",
+}
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
 # unet.fold2: the U-Net of the second round of cross-validation
 TRAINED = f"({'|'.join(config['segmentation']['networks'])})(\\.fold[1-9][0-9]*)?"

@@ -60,17 +60,19 @@ if CROPS:
 
 
 rule train_autoencoder:
-    """Train the autoencoder on the glomeruli of the reference slides."""
+    """Train an autoencoder, plain or denoising, on the glomeruli of the reference slides."""
     input:
         crops=expand("results/crops/{slide}.zarr.zip", slide=reference()),
     output:
-        weights="results/models/autoencoder/model.safetensors",
-        facts="results/models/autoencoder/model.json",
-        epochs="results/models/autoencoder/epochs.csv",
+        weights="results/models/{autoencoder}/model.safetensors",
+        facts="results/models/{autoencoder}/model.json",
+        epochs="results/models/{autoencoder}/epochs.csv",
     log:
-        "results/logs/train_autoencoder.log",
+        "results/logs/train_autoencoder/{autoencoder}.log",
     benchmark:
-        "results/benchmarks/train_autoencoder.jsonl"
+        "results/benchmarks/train_autoencoder/{autoencoder}.jsonl"
+    wildcard_constraints:
+        autoencoder="autoencoder|denoising",
     retries: 0
     conda:
         "../envs/torch.yaml"
@@ -83,8 +85,9 @@ rule train_autoencoder:
         gpu=gpu,
     params:
         code=code("train_autoencoder"),
-        cfg=json.dumps(
-            config["embedding"]["autoencoder"] | {"pixels": config["embedding"]["pixels"], "seed": config["seed"]},
+        cfg=lambda wildcards: json.dumps(
+            config["embedding"][wildcards.autoencoder]
+            | {"pixels": config["embedding"]["pixels"], "seed": config["seed"]},
             sort_keys=True,
         ),
     script:
@@ -131,8 +134,8 @@ rule embed_glomeruli:
     input:
         crops="results/crops/{slide}.zarr.zip",
         model=lambda wildcards: (
-            expand("results/models/{extractor}/{file}", extractor=wildcards.extractor, file=MODEL)
-            if wildcards.extractor in ("autoencoder", "contrastive")
+            expand("results/models/{name}/{file}", name=OWN_MODELS[wildcards.extractor], file=MODEL)
+            if wildcards.extractor in OWN_MODELS
             else []
         ),
     output:

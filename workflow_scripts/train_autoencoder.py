@@ -1,4 +1,4 @@
-"""Train the autoencoder on the reference slides."""
+"""Train an autoencoder on the reference slides."""
 
 import json
 from pathlib import Path
@@ -15,5 +15,5 @@ if __name__ == "__main__":
             Path(snakemake.output.weights).parent,
             pick_device(snakemake.resources.gpu),
             snakemake.threads,
-            bar("train autoencoder"),
+            bar(f"train {snakemake.wildcards.autoencoder}"),
         )

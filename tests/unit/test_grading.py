@@ -33,8 +33,11 @@ from glomerulearn.glomeruli import TABLE_COLUMNS
 from glomerulearn.grading import add_grades, confusion, order_grades, score_grades, shares
 from glomerulearn.masks import write_masks
 from glomerulearn.measuring import measure_slide
+from glomerulearn.models import save_model
 from glomerulearn.morphology import FEATURES, axis_scale, measure, sclerosis_axis
-from glomerulearn.preparation import prepare
+from glomerulearn.networks.blocks import masked_mean
+from glomerulearn.networks.segmenters import build_segmenter, encode
+from glomerulearn.preparation import prepare, to_rgb
 from glomerulearn.probing import probe
 from glomerulearn.reduction import REDUCERS, reduce_embeddings
 from glomerulearn.stain import TARGET_MEAN, normalise
@@ -183,22 +186,43 @@ def test_background_is_hidden_and_size_taken_out(crop_store):
     assert np.abs(whole[:, :, 0, 0]).min() > 0
 
 
-def test_autoencoder_trains_and_embeds(crop_store, tmp_path):
+@pytest.mark.parametrize(("name", "noise"), [("autoencoder", 0.0), ("denoising", 0.5)])
+def test_autoencoders_train_and_embed(name, noise, crop_store, tmp_path):
     settings = {
         "pixels": PIXELS, "size_px": 64, "channels": [8, 16, 16], "latent": 8, "epochs": 30, "batch": 4,
-        "learning_rate": 0.005, "val_share": 0.2, "seed": 0,
+        "learning_rate": 0.005, "val_share": 0.2, "noise": noise, "seed": 0,
     }  # fmt: skip
     train_autoencoder([crop_store], settings, tmp_path / "ae", CPU)
     epochs = pd.read_csv(tmp_path / "ae" / "epochs.csv")
     assert epochs["train_loss"].iloc[-1] < epochs["train_loss"].iloc[0]
     more = settings | {"orientations": 8}
-    embed_slide("autoencoder", crop_store, more, tmp_path / "ae", tmp_path / "e.npz", CPU)
+    embed_slide(name, crop_store, more, tmp_path / "ae", tmp_path / "e.npz", CPU)
     embeddings = Embeddings([tmp_path / "e.npz"])
     assert embeddings.vectors.shape == (6, 8) and embeddings.weights == "trained on the cohort"
     assert list(embeddings.cut) == [False] * 5 + [True]
     with pytest.raises(InputError, match="too few"):
         write_crops(tmp_path / "none.zarr.zip", "N", [], [], [], {"size_px": 64})
         train_autoencoder([tmp_path / "none.zarr.zip"], settings, tmp_path / "no", CPU)
+
+
+def test_segmenters_encoder_embeds(crop_store, tmp_path):
+    network = {"encoder": "efficientnet_lite0", "weights": "package"}
+    model = build_segmenter("unet", network).eval()
+    save_model(
+        tmp_path / "best",
+        model.state_dict(),
+        {"segmenter": "unet", "network": network, "classes": ["glomerulus"]},
+        [{"epoch": 1}],
+    )
+    settings = {"pixels": PIXELS, "orientations": 1, "size_px": 64, "batch": 4, "seed": 0}
+    embed_slide("segmenter", crop_store, settings, tmp_path / "best", tmp_path / "e.npz", CPU)
+    found = Embeddings([tmp_path / "e.npz"])
+    assert found.vectors.shape == (6, 320) and found.weights == "those of the unet segmenter"
+    # what the segmenter sees of the glomerulus, from -1 to 1 as in training
+    images, masks = map(torch.from_numpy, prepare(CropStore(crop_store), PIXELS, 64, "reinhard"))
+    with torch.no_grad():
+        features = encode(model, to_rgb(images) * 2 - 1)
+    assert np.allclose(found.vectors, masked_mean(features, masks).numpy(), atol=0.2)
 
 
 def test_contrastive_encoder_trains_and_embeds(crop_store, tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from glomerulearn.errors import InputError
 from glomerulearn.networks.autoencoder import Autoencoder
-from glomerulearn.networks.segmenters import build_segmenter
+from glomerulearn.networks.segmenters import build_segmenter, encode
 from glomerulearn.networks.weights import load_encoder_weights, read_state_dict
 
 
@@ -29,7 +29,10 @@ from glomerulearn.networks.weights import load_encoder_weights, read_state_dict
 def test_logits_have_the_size_of_the_image(name, settings):
     model = build_segmenter(name, settings).eval()
     with torch.no_grad():
-        assert model(torch.randn(2, 3, 64, 96)).shape == (2, 2, 64, 96)
+        images = torch.randn(2, 3, 64, 96)
+        assert model(images).shape == (2, 2, 64, 96)
+        features = encode(model, images)
+    assert features.shape[0] == 2 and 64 / features.shape[2] == 96 / features.shape[3] >= 8
 
 
 def test_full_size_is_the_papers():

@@ -50,6 +50,9 @@ def test_shipped_configurations_are_valid(preset):
         (["detection", "threshold"], 0.9, ["`detection: threshold`", "seed_threshold"]),
         (["detection", "compare_on"], ["test"], ["`detection: compare_on`", "val"]),
         (["embedding", "autoencoder", "size_px"], 200, ["`embedding: autoencoder: size_px`", "multiple of 64"]),
+        (["embedding", "denoising", "size_px"], 72, ["`embedding: denoising: size_px`", "multiple of 64"]),
+        (["embedding", "segmenter", "size_px"], 100, ["`embedding: segmenter: size_px`", "multiple of 32"]),
+        (["reduction", "site_effect"], "harmony", ["`reduction: site_effect`", "none, centre or combat"]),
         (["embedding", "vgg19", "sha256"], "abc", ["`embedding: vgg19: sha256`", "64 hexadecimal"]),
         (["slides"], None, ["`slides` and `crops`"]),
     ],
@@ -59,6 +62,12 @@ def test_errors_name_key_and_fix(path, value, parts):
         check_config(changed(path, value), SCHEMA)
     for part in parts:
         assert part in str(error.value)
+
+
+def test_crops_alone_have_no_segmenter():
+    config = changed(["embedding", "extractors"], ["segmenter"]) | {"slides": None, "crops": "crops.tsv"}
+    with pytest.raises(InputError, match="found 'segmenter'"):
+        check_config(config, SCHEMA)
 
 
 def test_missing_room_is_named():

@@ -21,7 +21,9 @@ def train_autoencoder(
     """Train the autoencoder on the crops of the reference slides and write its files into `folder`.
 
     settings: `pixels` (as `prepare`), `size_px`, `channels`, `latent`, `epochs`, `batch`, `learning_rate`, `val_share`,
-    `seed`. Whole slides are held out for the validation loss where there are several. Returns: the model's facts.
+    `seed`, and `noise`: the standard deviation of what is added to the standardised pixels that it learns to take away
+    (denoising autoencoder, Vincent et al. 2008). Whole slides are held out for the validation loss where there are several.
+    Returns: the model's facts.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(settings["seed"])
@@ -42,7 +44,10 @@ def train_autoencoder(
         losses = []
         for picked in np.array_split(rng.permutation(len(train[0])), -(-len(train[0]) // settings["batch"])):
             images, masks = (_turn(part[picked], epoch).to(device) for part in train)
-            loss = _reconstruction_loss(model(images), images, masks)
+            seen = (
+                images + settings["noise"] * torch.randn_like(images) * masks[:, None] if settings["noise"] else images
+            )
+            loss = _reconstruction_loss(model(seen), images, masks)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

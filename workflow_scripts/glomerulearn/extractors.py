@@ -11,14 +11,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from glomerulearn.errors import InputError
+from glomerulearn.models import load_segmenter
 from glomerulearn.networks.autoencoder import Autoencoder
 from glomerulearn.networks.blocks import masked_mean
 from glomerulearn.networks.contrastive import ContrastiveNet
+from glomerulearn.networks.segmenters import encode
 from glomerulearn.networks.weights import load_encoder_weights
+from glomerulearn.preparation import to_rgb
 
 log = logging.getLogger(__name__)
 
-TRAINED = ("autoencoder", "contrastive")  # on the crops of the cohort
+TRAINED = ("autoencoder", "denoising", "contrastive")  # on the crops of the cohort
 # timm's names; its VGG19 and ResNet50 take torchvision's weights as they are
 NETWORKS = {"vgg19": "vgg19", "resnet50": "resnet50", "efficientnet": "tf_efficientnet_lite0"}
 
@@ -34,12 +37,15 @@ class Extractor(NamedTuple):
 def build_extractor(name: str, settings: Mapping, model_folder: Path | None, device: torch.device) -> Extractor:
     """The extractor `name`, ready on `device`.
 
-    settings: of the extractor. For those of `TRAINED` only what `model_folder` says counts; for all others `weights`, `sha256`,
-    `size_px`, `seed` (what random weights are drawn from), and for a network of timm's by its name `timm` and `options`.
+    settings: of the extractor. For those of `TRAINED` only what `model_folder` says counts, for `segmenter` (the encoder of the
+    segmenter in `model_folder`) also `size_px`; for all others `weights`, `sha256`, `size_px`, `seed` (what random weights are
+    drawn from), and for a network of timm's by its name `timm` and `options`.
     Raises: InputError when the weights cannot be had or do not fit.
     """
     if name in TRAINED:
         return _trained(name, model_folder, device)
+    if name == "segmenter":
+        return _segmenter(model_folder, settings["size_px"], device)
     torch.manual_seed(settings["seed"])
     network = settings.get("timm") or NETWORKS.get(name)
     if network is None:
@@ -55,14 +61,23 @@ def build_extractor(name: str, settings: Mapping, model_folder: Path | None, dev
 
 def _trained(name: str, folder: Path, device: torch.device) -> Extractor:
     facts = json.loads((Path(folder) / "model.json").read_text())["settings"]
-    if name == "autoencoder":
-        model = Autoencoder(facts["size_px"], tuple(facts["channels"]), facts["latent"])
-    else:
+    if name == "contrastive":
         model = ContrastiveNet(tuple(facts["channels"]), facts["projection"])
+    else:
+        model = Autoencoder(facts["size_px"], tuple(facts["channels"]), facts["latent"])
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     model.to(device).eval()
     encode = model.encode if name == "contrastive" else lambda images, masks: model.encode(images)
     return Extractor(encode, facts["size_px"], "trained on the cohort")
+
+
+def _segmenter(folder: Path, size_px: int, device: torch.device) -> Extractor:
+    model, facts = load_segmenter(folder, device)
+
+    def embed(images, masks):
+        return masked_mean(encode(model, to_rgb(images) * 2 - 1), masks)  # segmenters take -1..1
+
+    return Extractor(embed, size_px, f"those of the {facts['segmenter']} segmenter")
 
 
 def _of_timm(name: str, options: Mapping) -> nn.Module:

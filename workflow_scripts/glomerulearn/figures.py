@@ -18,9 +18,8 @@ from glomerulearn.patches import PatchStore
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#999999", "#7F3C8D")
 NAMES = {
     "segnet": "SegNet", "unet": "U-Net", "deeplabv3plus": "DeepLabV3+", "truth": "Truth (outlines)",
-    "autoencoder": "Autoencoder", "contrastive": "Contrastive",
-    "vgg19": "VGG19",
-    "resnet50": "ResNet50", "efficientnet": "EfficientNet-Lite0",
+    "autoencoder": "Autoencoder", "denoising": "Denoising autoencoder", "contrastive": "Contrastive",
+    "segmenter": "Segmenter's encoder", "vgg19": "VGG19", "resnet50": "ResNet50", "efficientnet": "EfficientNet-Lite0",
     "morphology": "Morphology (measured)", "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE",
     "umap": "UMAP", "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
     "gmm": "Gaussian mixture (BIC)", "hdbscan": "HDBSCAN", "leiden": "Leiden", "spectral": "Spectral clustering",

@@ -13,7 +13,9 @@ from jsonschema.exceptions import best_match
 
 from glomerulearn.errors import InputError
 
-EXTRACTORS = ("autoencoder", "contrastive", "vgg19", "resnet50", "efficientnet", "morphology")
+EXTRACTORS = (
+    "autoencoder", "denoising", "contrastive", "segmenter", "vgg19", "resnet50", "efficientnet", "morphology"
+)  # fmt: skip
 
 
 def check_config(config: Mapping, schema: str | Path) -> None:
@@ -50,13 +52,17 @@ def check_config(config: Mapping, schema: str | Path) -> None:
             raise InputError(f"config key `embedding: extractors`: found {name!r}; known are {', '.join(known)}")
     for name in set(EXTRACTORS) & set(embedding["networks"]):
         raise InputError(f"config key `embedding: networks`: {name!r} has a meaning of its own; take another name")
-    autoencoder = embedding["autoencoder"]
-    shrink = 4 ** len(autoencoder["channels"])
-    if autoencoder["size_px"] % shrink:
+    if "segmenter" in embedding["extractors"] and config["slides"] is None:
         raise InputError(
-            f"config key `embedding: autoencoder: size_px`: found {autoencoder['size_px']}; with "
-            f"{len(autoencoder['channels'])} stages of `channels` it must be a multiple of {shrink}"
+            "config key `embedding: extractors`: found 'segmenter', but a cohort of crops only has no segmenter; take it out"
         )
+    for name in ("autoencoder", "denoising"):
+        size_px, stages = embedding[name]["size_px"], len(embedding[name]["channels"])
+        if size_px % 4**stages:
+            raise InputError(
+                f"config key `embedding: {name}: size_px`: found {size_px}; with {stages} stages of `channels` it must be a "
+                f"multiple of {4**stages}"
+            )
 
 
 def _explain(error) -> str:

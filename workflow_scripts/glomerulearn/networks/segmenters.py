@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from glomerulearn.errors import InputError
@@ -20,3 +21,10 @@ def build_segmenter(name: str, settings: Mapping, classes: int = 2) -> nn.Module
         return SEGMENTERS[name](classes=classes, **settings)
     except TypeError as error:
         raise InputError(f"config key `segmenters: {name}`: {error}") from error
+
+
+def encode(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The deepest features (N, c, h', w') that a segmenter computes of images (N, 3, h, w)."""
+    if hasattr(model, "encode"):
+        return model.encode(images)
+    return model.encoder(images)[-1]  # segmentation-models-pytorch's give the features of every resolution

@@ -48,6 +48,12 @@ class SegNet(nn.Module):
         if weights != "none":
             self._load_vgg(encoder, weights)
 
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of the encoder's last stage, before its pooling: (N, c, 2 * h / stride, 2 * w / stride)."""
+        for index, stage in enumerate(self.encoder):
+            images = stage(images if index == 0 else nn.functional.max_pool2d(images, 2))
+        return images
+
     def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         indices, sizes, stages = [], [], []
         for stage in self.encoder:

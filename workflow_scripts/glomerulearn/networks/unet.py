@@ -51,6 +51,10 @@ class UNet(nn.Module):
         initialise(self if encoder == "plain" else self.ups)
         initialise(self.blocks)
 
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of the encoder's last level: (N, c, h / stride, w / stride)."""
+        return _levels(self.encoder(images))[-1]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         levels = _levels(self.encoder(images))
         features = levels.pop()
