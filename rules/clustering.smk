@@ -73,12 +73,42 @@ rule cluster_glomeruli:
         "../workflow_scripts/cluster_glomeruli.py"
 
 
+if CONSENSUS:
+
+    ruleorder: find_consensus > reduce_embeddings
+
+    rule find_consensus:
+        """Lay out the glomeruli by how many variants part them, those of little merit left out."""
+        input:
+            tables=[f"results/scores/variants/{extractor}_{reducer}.tsv" for extractor, reducer in SPACES],
+            coordinates=[f"results/reductions/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+            fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+        output:
+            voices="results/reductions/consensus_variants.json",
+            coordinates="results/reductions/consensus_variants.npz",
+        log:
+            "results/logs/find_consensus.log",
+        conda:
+            "../envs/analysis.yaml"
+        container:
+            config["container"]
+        resources:
+            mem_mb=4000,
+            runtime=30,
+        params:
+            code=code("find_consensus"),
+            spaces=[list(space) for space in SPACES],
+        script:
+            "../workflow_scripts/find_consensus.py"
+
+
 rule assign_clusters:
     """Give every glomerulus of a slide its cluster in every variant."""
     input:
         embeddings=expand("results/embeddings/{extractor}/{{slide}}.npz", extractor=EXTRACTORS),
         reducers=[f"results/reductions/{extractor}_{reducer}.joblib" for extractor, reducer in SPACES],
-        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES + CONSENSUS],
+        voices=[f"results/reductions/{extractor}_{reducer}.json" for extractor, reducer in CONSENSUS],
     output:
         table="results/assignments/{slide}.csv",
     log:
@@ -106,8 +136,8 @@ rule assign_clusters:
 rule collect_variants:
     """All variants in one table: k, score, agreement with the label and with the site, stability, and which one to take."""
     input:
-        tables=[f"results/scores/variants/{extractor}_{reducer}.tsv" for extractor, reducer in SPACES],
-        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+        tables=[f"results/scores/variants/{extractor}_{reducer}.tsv" for extractor, reducer in SPACES + CONSENSUS],
+        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES + CONSENSUS],
         labels=labels_of(reference()),
     output:
         table=report(
@@ -127,7 +157,7 @@ rule collect_variants:
         runtime=10,
     params:
         code=code("collect_variants"),
-        spaces=[list(space) for space in SPACES],
+        spaces=[list(space) for space in SPACES + CONSENSUS],
     script:
         "../workflow_scripts/collect_variants.py"
 
@@ -136,7 +166,7 @@ rule order_grades:
     """Number the clusters of the chosen variant from the least to the most scarred."""
     input:
         variants="results/scores/variants.tsv",
-        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES],
+        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES + CONSENSUS],
         morphology=expand("results/embeddings/morphology/{slide}.npz", slide=reference()),
     output:
         grades="results/clusters/grades.json",
@@ -151,7 +181,7 @@ rule order_grades:
         runtime=10,
     params:
         code=code("order_grades"),
-        spaces=[list(space) for space in SPACES],
+        spaces=[list(space) for space in SPACES + CONSENSUS],
     script:
         "../workflow_scripts/order_grades.py"
 

@@ -86,6 +86,8 @@ OWN_MODELS = {
     "segmenter": "best",
 }
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
+# the variants' disagreement is one more space to cluster in
+CONSENSUS = [("consensus", "variants")] if config["clustering"]["consensus"] else []
 # unet.fold2: the U-Net of the second round of cross-validation
 TRAINED = f"({'|'.join(config['segmentation']['networks'])})(\\.fold[1-9][0-9]*)?"
 
@@ -94,8 +96,8 @@ wildcard_constraints:
     slide="[A-Za-z0-9][A-Za-z0-9_.-]*",
     segmenter=f"{TRAINED}|best",
     split="train|val|test|held",
-    extractor="|".join(EXTRACTORS),
-    reducer="|".join(REDUCERS),
+    extractor="|".join([*EXTRACTORS, *(extractor for extractor, _ in CONSENSUS)]),
+    reducer="|".join([*REDUCERS, *(reducer for _, reducer in CONSENSUS)]),
     method="|".join(METHODS),
 
 

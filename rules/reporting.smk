@@ -152,11 +152,10 @@ rule draw_variants:
 FIGURES = [
     "results/figures/k_scores.png",
     "results/figures/agreement.png",
-    *expand(
-        "results/figures/variants/{extractor}_{reducer}_{method}.png",
-        extractor=EXTRACTORS,
-        reducer=REDUCERS,
-        method=METHODS,
+    *(
+        f"results/figures/variants/{extractor}_{reducer}_{method}.png"
+        for extractor, reducer in SPACES + CONSENSUS
+        for method in METHODS
     ),
 ]
 if set(SEGMENTERS) - set(PRETRAINED):

@@ -13,12 +13,12 @@ from sklearn.metrics import adjusted_rand_score, roc_auc_score, silhouette_score
 
 from glomerulearn import clusterers, reduction
 from glomerulearn.agreement import add_label_agreement, agreement
+from glomerulearn.assignment import assign_clusters
 from glomerulearn.autoencoding import train_autoencoder
 from glomerulearn.choice import choose_variant, silhouette_of_nothing
 from glomerulearn.clusterers import CLUSTERERS, silhouette
 from glomerulearn.clustering import (
     METRICS,
-    assign_clusters,
     choose_k,
     cluster_glomeruli,
     fit_kmeans,
@@ -323,8 +323,8 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
     new, group = blobs(20, 2)
     slide = write_vectors(tmp_path / "new.npz", "new", new)
     files = {("autoencoder", reducer): model}, {("autoencoder", reducer): fits}
-    assigned = assign_clusters("new", "", {"autoencoder": slide}, *files, tmp_path / "a.csv")
-    old = assign_clusters("ref", "", {"autoencoder": reference}, *files, tmp_path / "b.csv")
+    assigned = assign_clusters("new", "", {"autoencoder": slide}, *files, [], tmp_path / "a.csv")
+    old = assign_clusters("ref", "", {"autoencoder": reference}, *files, [], tmp_path / "b.csv")
     for method in ("silhouette", *CLUSTERERS):
         column = f"autoencoder_{reducer}_{method}"
         assert len(assigned) == 20 and abs(np.corrcoef(assigned[column], group)[0, 1]) > 0.9

@@ -36,16 +36,19 @@ def silhouette_of_nothing(vectors: np.ndarray, k: int, seed: int) -> float:
     return float(np.mean(scores))
 
 
+def with_merit(variants: pd.DataFrame) -> pd.DataFrame:
+    """The table of variants with column `merit`."""
+    site = variants["ari_site"].fillna(0).clip(lower=0)
+    return variants.assign(merit=variants["stability"].fillna(0) * variants["separation"].clip(lower=0) * (1 - site))
+
+
 def choose_variant(variants: pd.DataFrame) -> pd.DataFrame:
     """Add columns `merit` and `chosen` to the table of variants, best merit first.
 
     `chosen`: `without labels` for the best merit, `with labels` for the best ARI with the label, both joined by `, `, else
     empty. Variants of random weights are never chosen without labels, unless there are no others.
     """
-    table = variants.copy()
-    site = table["ari_site"].fillna(0).clip(lower=0)
-    table["merit"] = table["stability"].fillna(0) * table["separation"].clip(lower=0) * (1 - site)
-    table = table.sort_values("merit", ascending=False, kind="stable", ignore_index=True)
+    table = with_merit(variants).sort_values("merit", ascending=False, kind="stable", ignore_index=True)
     honest = table[table["weights"] != "random"]
     if honest.empty:
         log.warning("all extractors have random weights: the chosen variant is no evidence")

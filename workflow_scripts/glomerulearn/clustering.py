@@ -1,4 +1,4 @@
-"""Group glomeruli without labels, say how good the groups are, and assign new ones to them.
+"""Group glomeruli without labels, and say how good the groups are.
 
 K-means is fitted once per k; each metric only chooses among the fits. Metrics are computed in the space that was
 clustered; `silhouette_embedding` is the same clusters' silhouette in the raw, scaled embedding, since a reduction may
@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
@@ -22,7 +21,6 @@ from sklearn.metrics import (
 from glomerulearn.agreement import agreement, site_of
 from glomerulearn.choice import silhouette_of_nothing
 from glomerulearn.clusterers import CLUSTERERS, join, silhouette
-from glomerulearn.vectors import Embeddings
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +44,15 @@ def cluster_glomeruli(
 ) -> None:  # fmt: skip
     """Fit every clusterer, let each metric choose the k of K-means, and write fits, scores over k and a row per variant.
 
-    settings: `clusterers` (kmeans, and names of `CLUSTERERS`), `k_range` [lowest, highest], `metrics` (names of `METRICS`).
+    settings: `clusterers` (kmeans, and names of `CLUSTERERS`), `k_range` [lowest, highest], unless coordinates say which,
+    `metrics` (names of `METRICS`).
     A variant's `method` is the metric that chose K-means' k, or the clusterer. sites: slide -> site ("" = unknown).
     fits (`.npz`): `glomerulus`, `points` float32 (n, dimensions), `labels_{method}` (n,) of every method, and
     `centres_{method}` (k, dimensions) of those of K-means.
     """
     data = dict(np.load(coordinates))
     points = data["coordinates"].astype(np.float64)
-    low, high = settings["k_range"]
+    low, high = data.get("k_range", settings["k_range"])
     ks = range(max(2, min(low, len(points) - 1)), max(2, min(high, len(points) - 1)) + 1)
     score = _Scores(data, points, site_of(data["slide"], sites), seed)
     models = {k: fit_kmeans(points, k, seed) for k in ks}
@@ -153,43 +152,3 @@ def nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Index of the nearest centre of each point: int (n,)."""
     squares = (centres**2).sum(1) - 2 * points @ centres.T
     return squares.argmin(1)
-
-
-def assign_clusters(
-    slide: str, site: str, embeddings: Mapping[str, Path], reducers: Mapping, fits: Mapping, target: Path
-) -> pd.DataFrame:
-    """Give every glomerulus of one slide its cluster in every variant and write the table.
-
-    site: of the slide ("" = unknown), where site effects are taken out; embeddings: extractor -> file of this slide; reducers,
-    fits: (extractor, reducer) -> files of the reference cohort.
-    A glomerulus of the reference cohort keeps the cluster it was fitted with; any other is placed by the fitted reducer
-    and given the nearest centre (K-means) or its neighbours' cluster. Columns: `slide`, `glomerulus`, `cut`,
-    `random_weights` (the extractors whose weights are random), `{extractor}_{reducer}_{method}`.
-    """
-    loaded = {extractor: Embeddings([path]) for extractor, path in embeddings.items()}
-    first = next(iter(loaded.values()))
-    names = first.glomerulus
-    random = " ".join(extractor for extractor, embeddings in loaded.items() if embeddings.weights == "random")
-    columns = {"slide": np.full(len(names), slide), "glomerulus": names, "cut": first.cut}
-    columns["random_weights"] = np.full(len(names), random)
-    for (extractor, reducer), path in fits.items():
-        fit = dict(np.load(path))
-        known = {name: index for index, name in enumerate(fit["glomerulus"])}
-        rows = np.array([known.get(name, -1) for name in names], int)
-        new = rows < 0
-        placed = None
-        if new.any():
-            reduction = joblib.load(reducers[extractor, reducer])
-            placed = reduction.place(loaded[extractor].vectors[new], np.full(new.sum(), site))
-        for method in fit["methods"].tolist():
-            fitted = fit[f"labels_{method}"]
-            labels = np.zeros(len(names), int)
-            labels[~new] = fitted[rows[~new]]
-            if new.any():
-                centres = fit.get(f"centres_{method}")
-                labels[new] = nearest(placed, centres) if centres is not None else join(fit["points"], fitted, placed)
-            columns[f"{extractor}_{reducer}_{method}"] = labels
-    table = pd.DataFrame(columns)
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(target, index=False)
-    return table

@@ -20,8 +20,9 @@ NAMES = {
     "segnet": "SegNet", "unet": "U-Net", "deeplabv3plus": "DeepLabV3+", "truth": "Truth (outlines)",
     "autoencoder": "Autoencoder", "denoising": "Denoising autoencoder", "contrastive": "Contrastive",
     "segmenter": "Segmenter's encoder", "vgg19": "VGG19", "resnet50": "ResNet50", "efficientnet": "EfficientNet-Lite0",
-    "morphology": "Morphology (measured)", "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE",
-    "umap": "UMAP", "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
+    "morphology": "Morphology (measured)", "consensus": "Consensus", "variants": "of the better variants",
+    "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE", "umap": "UMAP",
+    "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",
     "gmm": "Gaussian mixture (BIC)", "hdbscan": "HDBSCAN", "leiden": "Leiden", "spectral": "Spectral clustering",
 }  # fmt: skip
 COLOURS = {"truth": PALETTE[2], "segnet": PALETTE[1], "unet": PALETTE[0], "deeplabv3plus": PALETTE[3]}
@@ -127,7 +128,9 @@ def draw_agreement(variants: pd.DataFrame, target: Path) -> None:
     taken = shown[shown["chosen"].fillna("").str.contains("without labels")]
     for number, (extractor, part) in enumerate(shown.groupby("extractor", sort=False)):
         x = part["ari_site"] if known_site else part["silhouette_embedding"]
-        axes.scatter(x, part["ari_label"], color=PALETTE[number], alpha=0.8, label=_titled(extractor, weights))
+        axes.scatter(
+            x, part["ari_label"], color=PALETTE[number % len(PALETTE)], alpha=0.8, label=_titled(extractor, weights)
+        )
     axes.scatter(
         taken["ari_site" if known_site else "silhouette_embedding"], taken["ari_label"], s=150, facecolors="none",
         edgecolors="black", label="chosen without labels",
