@@ -10,7 +10,7 @@ demo: $(VENV)/.ready
 	$(BIN)/snakemake --cores all
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

@@ -17,6 +17,13 @@ TILING = {"mpp": 2.0, "patch_size_px": 128, "min_tissue": 0.05, "max_damaged": 0
 OUTLINES = {"classes": {f"Grade {grade}": f"grade {grade}" for grade in range(4)}, "label_images": "class"}
 
 
+def pytest_collection_modifyitems(items):
+    """Where tests run side by side, those that share the finished cohort share a process: making it takes minutes."""
+    for item in items:
+        if "cohort" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("cohort"))
+
+
 @pytest.fixture(scope="session")
 def shared():
     """The folder of real test data, which is no part of the project."""
