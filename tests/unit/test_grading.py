@@ -445,6 +445,12 @@ def test_measures_by_hand():
     scale = axis_scale(np.array([list(flat.values()), list(striped.values())]))
     low, high = (sclerosis_axis(np.array([list(each.values())]), scale)[0] for each in (striped, flat))
     assert low < high
+    # pale at the border and red inside: Bowman's space and matrix
+    tuft, radius = np.full((224, 224, 3), (190, 60, 150), np.uint8), np.hypot(*(np.mgrid[:224, :224] - 112))
+    tuft[radius > 75] = 240
+    found = dict(zip(FEATURES, measure(tuft[None], (radius < 100)[None])[0], strict=True))
+    assert found["space_share"] > 0.8 and flat["pas_share"] == 0
+    assert found["pale_share"] == pytest.approx(0.42, abs=0.05) and found["pas_share"] == pytest.approx(0.58, abs=0.05)
     assert measure(image[None], np.zeros((1, 64, 64))).tolist() == [[0.0] * len(FEATURES)]
 
 

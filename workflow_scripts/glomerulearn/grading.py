@@ -19,7 +19,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from glomerulearn.morphology import axis_scale, sclerosis_axis
+from glomerulearn.morphology import FEATURES, axis_scale, sclerosis_axis
 from glomerulearn.vectors import Embeddings
 
 log = logging.getLogger(__name__)
@@ -57,10 +57,11 @@ def order_grades(
 
 
 def add_grades(glomeruli: pd.DataFrame, morphology: Sequence[Path], grades: Mapping) -> pd.DataFrame:
-    """Add `sclerosis_axis` and `grade` (both empty where a glomerulus has no crop) to the table of all glomeruli."""
+    """Add the measures of `morphology`, `sclerosis_axis` and `grade` (empty where a glomerulus has no crop) to the table."""
     measured = Embeddings(morphology)
     axis = sclerosis_axis(measured.vectors, grades["scale"]) if len(measured) else np.zeros(0)
-    table = glomeruli.copy()
+    measures = pd.DataFrame(measured.vectors.reshape(-1, len(FEATURES)), measured.glomerulus, FEATURES).round(4)
+    table = glomeruli.join(measures, on="glomerulus")
     table["sclerosis_axis"] = table["glomerulus"].map(
         dict(zip(measured.glomerulus.tolist(), axis.round(4), strict=True))
     )

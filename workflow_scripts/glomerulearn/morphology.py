@@ -17,8 +17,10 @@ FEATURES = (
     "edges",  # mean gradient of L* (per px)
     "fine", "middle", "coarse",  # standard deviation of L* in bands around 2, 4 and 8 px (differences of Gaussians)
     "pale_share",  # L* above 80: capillary lumina, Bowman's space
+    "space_share",  # the same within a tenth of the box of the outline, as a share of that rim: Bowman's space
     "nuclei_share",  # bluer than its own mean by a standard deviation, and darker than it
     "redness",  # mean of a*: eosin, PAS
+    "pas_share",  # a* above 30, where a slide's glomeruli have 22 +- 8 in Reinhard's normalisation: matrix, in PAS
     "haematoxylin", "eosin",  # mean optical densities (Ruifrok, Johnston 2001)
     "circularity", "solidity",  # 4 pi area / perimeter squared; area / area of the convex hull
 )  # fmt: skip
@@ -41,9 +43,12 @@ def _measure_one(image: np.ndarray, mask: np.ndarray) -> list[float]:
     # the rim is as much background as glomerulus
     inner = cv2.erode(mask.astype(np.uint8), np.ones((_RIM_PX, _RIM_PX), np.uint8)) > 0
     inner = inner if inner.any() else mask
+    depth = max(1, mask.shape[0] // 10)
+    rim = inner & (cv2.erode(mask.astype(np.uint8), np.ones((2 * depth + 1,) * 2, np.uint8)) == 0)
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    light, blue = lab[..., 0], lab[..., 2]
+    light, red, blue = lab[..., 0], lab[..., 1], lab[..., 2]
     smooth = {sigma: cv2.GaussianBlur(light, (0, 0), sigma) for sigma in (1.5, 2, 4, 8, 16)}
+    pale = smooth[1.5] > 80
     gradient = np.hypot(*(cv2.Sobel(smooth[1.5], cv2.CV_32F, *step) for step in ((1, 0), (0, 1))))
     bands = [(smooth[sigma] - smooth[2 * sigma])[inner].std() for sigma in (2, 4, 8)]
     nuclei = (blue < blue[inner].mean() - blue[inner].std()) & (light < light[inner].mean())
@@ -51,8 +56,8 @@ def _measure_one(image: np.ndarray, mask: np.ndarray) -> list[float]:
     outline = max(cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len)
     area, hull = cv2.contourArea(outline), cv2.contourArea(cv2.convexHull(outline))
     return [
-        light[inner].std(), gradient[inner].mean(), *bands, (smooth[1.5][inner] > 80).mean(), nuclei[inner].mean(),
-        lab[..., 1][inner].mean(), dyes[:, 0].mean(), dyes[:, 1].mean(),
+        light[inner].std(), gradient[inner].mean(), *bands, pale[inner].mean(), pale[rim].mean() if rim.any() else 0.0,
+        nuclei[inner].mean(), red[inner].mean(), (red[inner] > 30).mean(), dyes[:, 0].mean(), dyes[:, 1].mean(),
         4 * np.pi * area / max(1.0, cv2.arcLength(outline, True)) ** 2, area / max(1.0, hull),
     ]  # fmt: skip
 
