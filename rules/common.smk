@@ -84,6 +84,7 @@ OWN_MODELS = {
     "denoising": "denoising",
     "contrastive": "contrastive",
     "segmenter": "best",
+    **{name: name for name in config["embedding"]["fine_tune"]},
 }
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
 # the variants' disagreement is one more space to cluster in

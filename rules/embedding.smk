@@ -126,6 +126,48 @@ rule train_contrastive:
         "../workflow_scripts/train_contrastive.py"
 
 
+if config["embedding"]["fine_tune"]:
+
+    rule fine_tune_extractor:
+        """Fine-tune a pretrained network on whether a window of a train slide holds a glomerulus."""
+        input:
+            train=expand("results/patches/{slide}.zarr.zip", slide=slides_of("train")),
+            train_outlines=expand("results/outlines/{slide}.geojson", slide=slides_of("train")),
+            val=expand("results/patches/{slide}.zarr.zip", slide=slides_of("val")),
+            val_outlines=expand("results/outlines/{slide}.geojson", slide=slides_of("val")),
+        output:
+            weights="results/models/{extractor}/model.safetensors",
+            facts="results/models/{extractor}/model.json",
+            epochs="results/models/{extractor}/epochs.csv",
+        log:
+            "results/logs/fine_tune_extractor/{extractor}.log",
+        benchmark:
+            "results/benchmarks/fine_tune_extractor/{extractor}.jsonl"
+        wildcard_constraints:
+            extractor="|".join(config["embedding"]["fine_tune"]),
+        retries: 0
+        conda:
+            "../envs/torch.yaml"
+        container:
+            config["container"]
+        threads: 8
+        resources:
+            mem_mb=8000,
+            runtime=1440,
+            gpu=gpu,
+        params:
+            code=code("fine_tune_extractor"),
+            cfg=lambda wildcards: json.dumps(
+                extractor_settings(wildcards.extractor)
+                | config["embedding"]["fine_tuning"]
+                | {key: config["segmentation"][key] for key in ("normalise", "augmentation")}
+                | {"seed": config["seed"]},
+                sort_keys=True,
+            ),
+        script:
+            "../workflow_scripts/fine_tune_extractor.py"
+
+
 ruleorder: measure_glomeruli > embed_glomeruli
 
 

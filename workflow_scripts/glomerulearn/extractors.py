@@ -38,25 +38,33 @@ def build_extractor(name: str, settings: Mapping, model_folder: Path | None, dev
     """The extractor `name`, ready on `device`.
 
     settings: of the extractor. For those of `TRAINED` only what `model_folder` says counts, for `segmenter` (the encoder of the
-    segmenter in `model_folder`) also `size_px`; for all others `weights`, `sha256`, `size_px`, `seed` (what random weights are
-    drawn from), and for a network of timm's by its name `timm` and `options`.
+    segmenter in `model_folder`) also `size_px`; for all others as `pretrained_network`, and `size_px`. With a `model_folder`
+    their weights are those that `fine_tuning` left there.
     Raises: InputError when the weights cannot be had or do not fit.
     """
     if name in TRAINED:
         return _trained(name, model_folder, device)
     if name == "segmenter":
         return _segmenter(model_folder, settings["size_px"], device)
-    torch.manual_seed(settings["seed"])
-    network = settings.get("timm") or NETWORKS.get(name)
-    if network is None:
-        raise InputError(f"extractor {name!r} is unknown; see `embedding:` in config.yaml for those that are known")
-    trunk = _of_timm(network, settings.get("options") or {})
-    load_encoder_weights(trunk, network.removeprefix("tf_"), settings["weights"], settings["sha256"])
-    if settings["weights"] == "random":
-        log.warning("%s has RANDOM weights, as config asks: its clusters are no evidence", name)
+    if model_folder is None:
+        trunk, weights = pretrained_network(name, settings)
+        if weights == "random":
+            log.warning("%s has RANDOM weights, as config asks: its clusters are no evidence", name)
+    else:
+        trunk, weights = _fine_tuned(name, settings, Path(model_folder))
     trunk.to(device, memory_format=torch.channels_last).eval()
-    weights = "ImageNet" if settings["weights"] in ("torchvision", "package") else settings["weights"]
     return Extractor(lambda images, masks: _pool(trunk, images, masks), settings["size_px"], weights)
+
+
+def pretrained_network(name: str, settings: Mapping) -> tuple[nn.Module, str]:
+    """The network of timm's behind extractor `name`, filled with its weights, and in words where these come from.
+
+    settings: `weights`, `sha256`, `seed` (what random weights are drawn from), and for a network of timm's by its name `timm`
+    and `options`. Raises: InputError as `build_extractor`.
+    """
+    trunk, network = _of_timm(name, settings)
+    load_encoder_weights(trunk, network.removeprefix("tf_"), settings["weights"], settings["sha256"])
+    return trunk, "ImageNet" if settings["weights"] in ("torchvision", "package") else settings["weights"]
 
 
 def _trained(name: str, folder: Path, device: torch.device) -> Extractor:
@@ -80,13 +88,24 @@ def _segmenter(folder: Path, size_px: int, device: torch.device) -> Extractor:
     return Extractor(embed, size_px, f"those of the {facts['segmenter']} segmenter")
 
 
-def _of_timm(name: str, options: Mapping) -> nn.Module:
+def _fine_tuned(name: str, settings: Mapping, folder: Path) -> tuple[nn.Module, str]:
+    trunk, _ = _of_timm(name, settings)
+    trunk.reset_classifier(2)
+    trunk.load_state_dict(load_file(folder / "model.safetensors"))
+    return trunk, json.loads((folder / "model.json").read_text())["weights"]
+
+
+def _of_timm(name: str, settings: Mapping) -> tuple[nn.Module, str]:
     import timm  # slow to import, and only these extractors need it
 
+    torch.manual_seed(settings["seed"])
+    network, options = settings.get("timm") or NETWORKS.get(name), settings.get("options") or {}
+    if network is None:
+        raise InputError(f"extractor {name!r} is unknown; see `embedding:` in config.yaml for those that are known")
     try:
-        return timm.create_model(name, pretrained=False, **options)
+        return timm.create_model(network, pretrained=False, **options), network
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"timm cannot make the network {name!r} with {dict(options)}: {error}") from error
+        raise InputError(f"timm cannot make the network {network!r} with {dict(options)}: {error}") from error
 
 
 def _pool(trunk: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

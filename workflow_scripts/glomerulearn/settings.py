@@ -56,6 +56,11 @@ def check_config(config: Mapping, schema: str | Path) -> None:
         raise InputError(
             "config key `embedding: extractors`: found 'segmenter', but a cohort of crops only has no segmenter; take it out"
         )
+    for name in embedding["fine_tune"]:
+        pretrained = ("vgg19", "resnet50", "efficientnet", *embedding["networks"])
+        if name not in pretrained or config["slides"] is None:
+            why = f"known are {', '.join(pretrained)}" if config["slides"] else "a cohort of crops only has no windows"
+            raise InputError(f"config key `embedding: fine_tune`: found {name!r}; {why}")
     for name in ("autoencoder", "denoising"):
         size_px, stages = embedding[name]["size_px"], len(embedding[name]["channels"])
         if size_px % 4**stages:
