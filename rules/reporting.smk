@@ -23,8 +23,8 @@ rule draw_learning_curves:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("draw_learning_curves"),
     script:
@@ -51,8 +51,8 @@ rule draw_segmentations:
     container:
         config["container"]
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         code=code("draw_segmentations"),
         segmenters=SEGMENTERS,
@@ -78,8 +78,8 @@ rule draw_k_scores:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("draw_k_scores"),
         weights={name: extractor_settings(name).get("weights", "") for name in EXTRACTORS},
@@ -105,8 +105,8 @@ rule draw_agreement:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("draw_agreement"),
     script:
@@ -139,8 +139,8 @@ rule draw_variants:
     container:
         config["container"]
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         code=code("draw_variants"),
         methods=METHODS,
