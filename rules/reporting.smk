@@ -190,10 +190,11 @@ onsuccess:
 
 
 onstart:
-    if SLIDES and config["slides"] != "demo" and config["preset"] != "cpu" and which("nvidia-smi") is None:
+    if SLIDES and config["slides"] != "demo" and config["preset"] != "cpu" and not gpus(None):
         print(
-            "Note: this machine has no GPU and the networks are those of `preset: "
+            "Note: no GPU is asked for (`gpu: "
+            + str(config["gpu"])
+            + "` in the configuration) and the networks are those of `preset: "
             + config["preset"]
-            + "`, which take "
-            "days to train on a CPU. `preset: cpu` in the configuration takes about an hour on two cores."
+            + "`, which take days to train on a CPU. `preset: cpu` takes about an hour on two cores, `gpu: 1` asks for a GPU."
         )

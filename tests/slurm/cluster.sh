@@ -31,13 +31,17 @@ if [ "$action" = stop ]; then
 fi
 
 [ "$(id -u)" = 0 ] || fail "slurmd runs jobs for other users and must be started as root; this is $(id -un)"
-if ! command -v slurmctld slurmd munged >/dev/null; then
+missing=$(for program in slurmctld slurmd munged; do command -v $program >/dev/null || echo $program; done)
+if [ "$missing" ]; then
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >/dev/null 2>&1 || true # where the lists are fresh enough, the next line works all the same
     log=$(apt-get install -y -qq --no-install-recommends slurm-wlm munge 2>&1) || fail "apt-get install slurm-wlm munge: $log"
 fi
 if [ -e /etc/slurm/slurm.conf ] && [ ! -L /etc/slurm/slurm.conf ]; then
     fail "/etc/slurm/slurm.conf exists: this machine belongs to a cluster already, and is left alone"
+fi
+if scontrol ping 2>/dev/null | grep -q "is UP"; then
+    fail "the cluster of $(readlink -f /etc/slurm/slurm.conf) is running on this machine; stop it first"
 fi
 mkdir -p "$state"/{controller,spool} /etc/slurm
 
