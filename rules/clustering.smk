@@ -18,8 +18,8 @@ rule reduce_embeddings:
         config["container"]
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
     params:
         code=code("reduce_embeddings"),
         cfg=lambda wildcards: json.dumps(
@@ -55,8 +55,8 @@ rule cluster_glomeruli:
         config["container"]
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
     params:
         code=code("cluster_glomeruli"),
         cfg=json.dumps(
@@ -93,8 +93,8 @@ if CONSENSUS:
         container:
             config["container"]
         resources:
-            mem_mb=4000,
-            runtime=30,
+            mem_mb=per_attempt(4000),
+            runtime=per_attempt(30),
         params:
             code=code("find_consensus"),
             spaces=[list(space) for space in SPACES],
@@ -120,8 +120,8 @@ rule assign_clusters:
     container:
         config["container"]
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         code=code("assign_clusters"),
         site=lambda wildcards: (
@@ -153,8 +153,8 @@ rule collect_variants:
     container:
         config["container"]
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=per_attempt(500),
+        runtime=per_attempt(10),
     params:
         code=code("collect_variants"),
         spaces=[list(space) for space in SPACES + CONSENSUS],
@@ -177,8 +177,8 @@ rule order_grades:
     container:
         config["container"]
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(10),
     params:
         code=code("order_grades"),
         spaces=[list(space) for space in SPACES + CONSENSUS],
@@ -203,8 +203,8 @@ rule collect_glomeruli:
     container:
         config["container"]
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         code=code("collect_glomeruli"),
     script:
@@ -232,8 +232,8 @@ rule score_grades:
     container:
         config["container"]
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(10),
     params:
         code=code("score_grades"),
         cfg=json.dumps(
@@ -266,8 +266,8 @@ rule probe_embeddings:
     container:
         config["container"]
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
     params:
         code=code("probe_embeddings"),
         extractors=MEASURED,

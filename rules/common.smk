@@ -261,6 +261,11 @@ def path_of(column):
     return lambda wildcards, input: SLIDES[wildcards.slide][column]
 
 
+def per_attempt(value):
+    """Memory or time that grows with each attempt: a job that was killed for want of it is given more."""
+    return lambda wildcards, attempt: value * attempt
+
+
 def gpu(wildcards):
     """GPUs that a job on a network asks for."""
     return min(1, gpus(wildcards))
@@ -269,7 +274,9 @@ def gpu(wildcards):
 def gpus(wildcards):
     """GPUs that the training of a segmenter asks for."""
     if config["gpu"] == "auto":
-        return int(which("nvidia-smi") is not None)
+        # that this machine has one says nothing of the cluster's nodes
+        elsewhere = workflow.remote_exec or workflow.non_local_exec
+        return int(which("nvidia-smi") is not None and not elsewhere)
     return config["gpu"]
 
 

@@ -23,8 +23,8 @@ rule infer_masks:
         config["container"]
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
         gpu=gpu,
     params:
         code=code("infer_masks"),
@@ -49,8 +49,8 @@ rule export_outlines:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("export_outlines"),
     script:
@@ -74,8 +74,8 @@ rule label_glomeruli:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("label_glomeruli"),
         rows=lambda wildcards: label_rows(wildcards.slide),

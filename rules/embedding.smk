@@ -20,8 +20,8 @@ rule crop_glomeruli:
     container:
         config["container"]
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         code=code("crop_glomeruli"),
         cfg=settings("cropping"),
@@ -48,8 +48,8 @@ if CROPS:
         container:
             config["container"]
         resources:
-            mem_mb=2000,
-            runtime=30,
+            mem_mb=per_attempt(2000),
+            runtime=per_attempt(30),
         params:
             code=code("import_crops"),
             cfg=settings("cropping"),
@@ -73,15 +73,14 @@ rule train_autoencoder:
         "results/benchmarks/train_autoencoder/{autoencoder}.jsonl"
     wildcard_constraints:
         autoencoder="autoencoder|denoising",
-    retries: 0
     conda:
         "../envs/torch.yaml"
     container:
         config["container"]
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(1440),
         gpu=gpu,
     params:
         code=code("train_autoencoder"),
@@ -106,15 +105,14 @@ rule train_contrastive:
         "results/logs/train_contrastive.log",
     benchmark:
         "results/benchmarks/train_contrastive.jsonl"
-    retries: 0
     conda:
         "../envs/torch.yaml"
     container:
         config["container"]
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(1440),
         gpu=gpu,
     params:
         code=code("train_contrastive"),
@@ -145,15 +143,14 @@ if config["embedding"]["fine_tune"]:
             "results/benchmarks/fine_tune_extractor/{extractor}.jsonl"
         wildcard_constraints:
             extractor="|".join(config["embedding"]["fine_tune"]),
-        retries: 0
         conda:
             "../envs/torch.yaml"
         container:
             config["container"]
         threads: 8
         resources:
-            mem_mb=8000,
-            runtime=1440,
+            mem_mb=per_attempt(8000),
+            runtime=per_attempt(1440),
             gpu=gpu,
         params:
             code=code("fine_tune_extractor"),
@@ -192,8 +189,8 @@ rule embed_glomeruli:
         config["container"]
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
         gpu=gpu,
     params:
         code=code("embed_glomeruli"),
@@ -222,8 +219,8 @@ rule measure_glomeruli:
     container:
         config["container"]
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         code=code("measure_glomeruli"),
         cfg=json.dumps({"pixels": config["embedding"]["pixels"]}, sort_keys=True),

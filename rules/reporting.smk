@@ -23,8 +23,8 @@ rule draw_learning_curves:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("draw_learning_curves"),
     script:
@@ -51,8 +51,8 @@ rule draw_segmentations:
     container:
         config["container"]
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(30),
     params:
         code=code("draw_segmentations"),
         segmenters=SEGMENTERS,
@@ -78,8 +78,8 @@ rule draw_k_scores:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("draw_k_scores"),
         weights={name: extractor_settings(name).get("weights", "") for name in EXTRACTORS},
@@ -105,8 +105,8 @@ rule draw_agreement:
     container:
         config["container"]
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=per_attempt(1000),
+        runtime=per_attempt(10),
     params:
         code=code("draw_agreement"),
     script:
@@ -139,8 +139,8 @@ rule draw_variants:
     container:
         config["container"]
     resources:
-        mem_mb=3000,
-        runtime=30,
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(30),
     params:
         code=code("draw_variants"),
         methods=METHODS,
@@ -189,10 +189,11 @@ onsuccess:
 
 
 onstart:
-    if SLIDES and config["slides"] != "demo" and config["preset"] != "cpu" and which("nvidia-smi") is None:
+    if SLIDES and config["slides"] != "demo" and config["preset"] != "cpu" and not gpus(None):
         print(
-            "Note: this machine has no GPU and the networks are those of `preset: "
+            "Note: no GPU is asked for (`gpu: "
+            + str(config["gpu"])
+            + "` in the configuration) and the networks are those of `preset: "
             + config["preset"]
-            + "`, which take "
-            "days to train on a CPU. `preset: cpu` in the configuration takes about an hour on two cores."
+            + "`, which take days to train on a CPU. `preset: cpu` takes about an hour on two cores, `gpu: 1` asks for a GPU."
         )

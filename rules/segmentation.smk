@@ -23,15 +23,14 @@ rule train_segmenter:
     wildcard_constraints:
         # but for cross-validation, which trains all afresh
         segmenter=f"(?!({'|'.join(PRETRAINED)})/){TRAINED}" if PRETRAINED else TRAINED,
-    retries: 0  # a network that fails to train does so again
     conda:
         "../envs/torch.yaml"
     container:
         config["container"]
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=2880,
+        mem_mb=per_attempt(8000),
+        runtime=per_attempt(2880),
         gpu=gpus,
     params:
         code=code("train_segmenter"),
@@ -58,8 +57,8 @@ if PRETRAINED:
         container:
             config["container"]
         resources:
-            mem_mb=2000,
-            runtime=30,
+            mem_mb=per_attempt(2000),
+            runtime=per_attempt(30),
         params:
             code=code("take_segmenter"),
             mpp=config["tiling"]["mpp"],
@@ -87,8 +86,8 @@ rule score_segmenter:
     container:
         config["container"]
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(120),
     params:
         code=code("score_segmenter"),
     script:
@@ -129,8 +128,8 @@ rule compare_segmenters:
     container:
         config["container"]
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=per_attempt(500),
+        runtime=per_attempt(10),
     params:
         code=code("compare_segmenters"),
         cfg=json.dumps({"seed": config["seed"], "groups": slide_groups(), "starts": starts()}, sort_keys=True),
@@ -152,8 +151,8 @@ rule choose_segmenter:
     container:
         config["container"]
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=per_attempt(500),
+        runtime=per_attempt(10),
     params:
         code=code("choose_segmenter"),
     script:
@@ -184,8 +183,8 @@ if FOLDS:
         container:
             config["container"]
         resources:
-            mem_mb=500,
-            runtime=10,
+            mem_mb=per_attempt(500),
+            runtime=per_attempt(10),
         params:
             code=code("cross_validate"),
             cfg=json.dumps([fold.held_groups for fold in FOLDS]),

@@ -16,8 +16,8 @@ if config["slides"] == "demo":
             config["container"]
         threads: 2
         resources:
-            mem_mb=3000,
-            runtime=30,
+            mem_mb=per_attempt(3000),
+            runtime=per_attempt(30),
         params:
             code=code("make_demo_cohort"),
             cfg=settings("seed", folder=DEMO),
@@ -43,8 +43,8 @@ rule tile_slide:
     container:
         config["container"]
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(30),
     params:
         code=code("tile_slide"),
         cfg=settings("tiling"),
@@ -68,8 +68,8 @@ rule read_outlines:
     container:
         config["container"]
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(10),
     params:
         code=code("read_outlines"),
         cfg=settings("outlines"),
@@ -101,8 +101,8 @@ rule collect_qc:
     container:
         config["container"]
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=per_attempt(500),
+        runtime=per_attempt(10),
     params:
         code=code("collect_qc"),
     script:
@@ -123,8 +123,8 @@ rule check_leaks:
     container:
         config["container"]
     resources:
-        mem_mb=500,
-        runtime=10,
+        mem_mb=per_attempt(500),
+        runtime=per_attempt(10),
     params:
         code=code("check_leaks"),
         cfg=json.dumps(

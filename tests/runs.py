@@ -30,14 +30,16 @@ def read_sheet(path):
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def snakemake(work, config, *arguments, root=ROOT, cores=2):
-    """Run Snakemake in folder `work`; returns the finished process with its output as text."""
+def snakemake(work, config, *arguments, root=ROOT, cores=2, timeout=None):
+    """Run Snakemake in folder `work`, for `timeout` seconds at most; returns the finished process with its output as text."""
     work.mkdir(parents=True, exist_ok=True)
     target = work / "config.test.yaml"
     target.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--directory", str(work)]
     command += [*arguments, "--configfile", str(target)]
-    return subprocess.run(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return subprocess.run(
+        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=timeout
+    )
 
 
 def planned(work, config, root=ROOT, targets=()):

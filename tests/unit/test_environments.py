@@ -83,6 +83,7 @@ def test_every_rule_is_complete():
     for name, script, conda, block in found:
         assert name == script and conda, name
         assert "container:\n" in block and "log:" in block and "resources:" in block and '"""' in block, name
+        assert all(f"{what}=per_attempt(" in block for what in ("mem_mb", "runtime")), name
 
 
 def imports(script):
