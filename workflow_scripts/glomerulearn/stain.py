@@ -1,6 +1,7 @@
 """Take the laboratory's stain out of a slide's crops, so that what is left is the tissue."""
 
 import logging
+import warnings
 
 import cv2
 import numpy as np
@@ -79,7 +80,8 @@ def _macenko(images: np.ndarray, masks: np.ndarray) -> np.ndarray | None:
 
 
 def _vahadane(images: np.ndarray, masks: np.ndarray) -> np.ndarray | None:
-    from sklearn.decomposition import MiniBatchDictionaryLearning
+    from sklearn.decomposition import MiniBatchDictionaryLearning  # slow to import, and only this method needs it
+    from sklearn.exceptions import ConvergenceWarning
 
     rng = np.random.default_rng(0)
     density = _density(images[masks])
@@ -90,7 +92,10 @@ def _vahadane(images: np.ndarray, masks: np.ndarray) -> np.ndarray | None:
     model = MiniBatchDictionaryLearning(
         2, alpha=0.1, fit_algorithm="cd", positive_code=True, positive_dict=True, batch_size=1024, random_state=0
     )
-    dyes = model.fit(some).components_
+    with warnings.catch_warnings():
+        # a batch that has not quite converged is one of many
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        dyes = model.fit(some).components_
     # haematoxylin is the bluer one: it absorbs the most red
     dyes = dyes[np.argsort(-dyes[:, 0])]
     lengths = np.linalg.norm(dyes, axis=1)
