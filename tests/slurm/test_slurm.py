@@ -143,12 +143,20 @@ def test_results_are_those_of_a_local_run(local, remote):
 def test_slurm_has_seen_every_job_and_chains_go_together(remote):
     work, names, _, record = remote
     assert names.keys() == record.keys()
-    jobs = len(list((work / "results" / "logs").rglob("*.log")))
-    groups = [
-        name for name in names.values() if name.startswith(("slides", "masks", "crops", "grades", "spaces", "tables"))
-    ]
-    assert len(groups) == 7 + 1  # one was cancelled
-    assert (jobs, len(names)) == (37, 21), names
+    jobs = list((work / "results" / "logs").rglob("*.log"))
+    killed = 2
+    assert (len(jobs), len(names)) == (37, 17 + killed), names
+
+
+def test_submissions_of_the_demo_cohort(tmp_path):
+    """As many as docs/cluster.md says."""
+    result = runs.snakemake(tmp_path, {}, *PROFILE, "-n")
+    assert result.returncode == 0, result.stdout[-3000:]
+    jobs = int(re.search(r"^total +(\d+)$", result.stdout, re.M)[1]) - 1  # `all` does nothing
+    alone = len(re.findall(r"^(?:local)?rule \w+:$", result.stdout, re.M)) - 1
+    groups = result.stdout.count("Group job ")
+    assert (jobs, alone + groups) == (195, 42)
+    assert "195 jobs in 42 submissions" in (ROOT / "docs" / "cluster.md").read_text()
 
 
 def test_a_cancelled_job_comes_again_with_more_memory_and_time(remote):
