@@ -13,6 +13,7 @@ import pytest
 import runs
 import yaml
 from runs import ROOT
+from safetensors.numpy import load_file
 
 from glomerulearn import synthetic
 
@@ -129,6 +130,8 @@ def contents(work):
         elif path.suffix in (".csv", ".tsv"):
             with path.open(newline="") as file:
                 found[name] = timeless(list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")))
+        elif path.suffix == ".safetensors":  # its model card stands beside it, too
+            found[name] = {key: value.tolist() for key, value in load_file(path).items()}
         else:
             found[name] = path.read_bytes()
     return found
