@@ -163,7 +163,7 @@ def plan(folder: Path, arguments: Sequence) -> dict:
     """Dry run, stand-in results, and the check that nothing is to be done: the number of jobs and what each took."""
     profile = ["--workflow-profile", ROOT / "profiles" / "default", "--cores", 2]
     snakemake = [sys.executable, "-m", "snakemake", *arguments, *profile]
-    # not a word about each job, which costs as much as planning it
+    # not a word about each job, which would take half as long again
     dry = ["-n", "--quiet", "rules", "progress"]
     fresh, _ = run([*snakemake, *dry], folder)
     print(f"# {folder.name} slides: dry run {fresh.cpu:.0f} s of processor, {fresh.memory / 1024:.0f} MB", flush=True)
