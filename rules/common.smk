@@ -18,7 +18,15 @@ from glomerulearn.code_digest import code_digest
 from glomerulearn.errors import InputError
 from glomerulearn.folds import make_folds
 from glomerulearn.settings import check_config
-from glomerulearn.sheets import check_names, check_splits, fingerprint, read_crops, read_label_sheet, read_slides
+from glomerulearn.sheets import (
+    check_names,
+    check_splits,
+    fingerprint,
+    is_remote,
+    read_crops,
+    read_label_sheet,
+    read_slides,
+)
 
 DEMO = "results/demo"
 SCHEMAS = Path(workflow.basedir, "schemas")
@@ -214,12 +222,15 @@ def slide_groups():
 # or a touched file costs nothing. The path itself is passed by a function of `input`, which Snakemake does not track.
 @cache
 def slide_fingerprint(name):
+    path = SLIDES[name]["path"]
     if config["slides"] == "demo":
         return "made"
-    found, quality = fingerprint(SLIDES[name]["path"], whole=False), Path(f"results/qc/{name}.json")
+    if is_remote(path):
+        return path  # Snakemake watches the object's date
+    found, quality = fingerprint(path, whole=False), Path(f"results/qc/{name}.json")
     if found in ("missing", "unreadable") and quality.is_file() and json.loads(quality.read_text())["status"] == "ok":
         raise WorkflowError(
-            f"slide {name!r} was used before and is {found} now: {SLIDES[name]['path']}; mount its folder, correct its path, "
+            f"slide {name!r} was used before and is {found} now: {path}; mount its folder, correct its path, "
             "or take its row out of the sheet"
         )
     return found
@@ -227,7 +238,10 @@ def slide_fingerprint(name):
 
 @cache
 def outline_fingerprint(name):
-    return "made" if config["slides"] == "demo" else fingerprint(SLIDES[name]["annotation"])
+    path = SLIDES[name]["annotation"]
+    if config["slides"] == "demo":
+        return "made"
+    return path if is_remote(path) else fingerprint(path)
 
 
 @cache
@@ -246,19 +260,22 @@ def crop_fingerprints(name):
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def demo_files(*columns):
-    """The files of a slide that the workflow itself makes, which are those of the demo cohort."""
+def slide_files(*columns):
+    """The files of a slide that Snakemake makes (those of the demo cohort) or fetches (those on S3): column -> file."""
 
     def files(wildcards):
         row = SLIDES[wildcards.slide]
-        return [row[column] for column in columns if row[column]] if config["slides"] == "demo" else []
+        found = {column: row[column] for column in columns if row[column]}
+        if config["slides"] == "demo":
+            return found
+        return {column: storage.s3(path) for column, path in found.items() if is_remote(path)}
 
-    return files
+    return unpack(files)
 
 
 def path_of(column):
-    """The path in a column of the slide's row, untracked."""
-    return lambda wildcards, input: SLIDES[wildcards.slide][column]
+    """The path in a column of the slide's row, or where it was fetched to; untracked."""
+    return lambda wildcards, input: input.get(column, SLIDES[wildcards.slide][column])
 
 
 def per_attempt(value):
@@ -268,11 +285,17 @@ def per_attempt(value):
 
 def gpu(wildcards):
     """GPUs that a job on a network asks for."""
-    return min(1, gpus(wildcards))
+    return min(1, gpus_asked())
 
 
 def gpus(wildcards):
     """GPUs that the training of a segmenter asks for."""
+    return gpus_asked()
+
+
+@cache  # looking for a program takes longer than planning a job
+def gpus_asked():
+    """What `gpu` in config comes to."""
     if config["gpu"] == "auto":
         # that this machine has one says nothing of the cluster's nodes
         elsewhere = workflow.remote_exec or workflow.non_local_exec

@@ -4,7 +4,7 @@
 rule crop_glomeruli:
     """Cut every detected glomerulus of a slide at a fixed field, with its mask."""
     input:
-        demo_files("path"),
+        slide_files("path"),
         mask="results/masks/best/{slide}.zarr.zip",
         table="results/detections/best/{slide}.csv",
     output:

@@ -28,7 +28,7 @@ if config["slides"] == "demo":
 rule tile_slide:
     """Cut the tissue of a slide into patches."""
     input:
-        demo_files("path"),
+        slide_files("path"),
     output:
         store="results/patches/{slide}.zarr.zip",
         qc="results/qc/{slide}.json",
@@ -58,7 +58,7 @@ rule tile_slide:
 rule read_outlines:
     """Read the pathologist's outlines of a slide, whatever program they come from."""
     input:
-        demo_files("path", "annotation"),
+        slide_files("path", "annotation"),
     output:
         outlines="results/outlines/{slide}.geojson",
     log:

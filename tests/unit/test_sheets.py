@@ -25,6 +25,12 @@ def test_defaults_and_relative_paths(tmp_path):
     assert rows["B"]["path"] == "/data/b.svs"
 
 
+def test_addresses_on_s3_stay_as_they_are(tmp_path):
+    row = "A\ts3://bucket/a.svs\ts3://bucket/a.geojson\ttrain\n"
+    rows = read_slides(sheet(tmp_path, "slide\tpath\tannotation\tsplit\n" + row), SLIDES)
+    assert (rows["A"]["path"], rows["A"]["annotation"]) == ("s3://bucket/a.svs", "s3://bucket/a.geojson")
+
+
 def test_comma_separated_with_byte_order_mark(tmp_path):
     path = sheet(tmp_path, "\ufeffslide,path,mpp,annotation,split\nA,a.svs,0.25,o.geojson,train\n", "slides.csv")
     assert read_slides(path, SLIDES)["A"]["mpp"] == 0.25

@@ -168,7 +168,11 @@ class VariantFigures:
         # fitted without labels and without clusters, so that what it separates is in the embedding
         view = PCA(2, random_state=0).fit(self.data["vectors"])
         self.points, self.explained = view.transform(self.data["vectors"]), view.explained_variance_ratio_.sum()
-        self.images = _gallery_images(crops, set(self.data["glomerulus"].tolist()))
+        self.shown = {method: _to_show(self.fit[f"labels_{method}"]) for method in self.fit["methods"].tolist()}
+        names = self.data["glomerulus"].tolist()
+        self.images = _gallery_images(
+            crops, {names[index] for shown in self.shown.values() for each in shown for index in each}
+        )
 
     def draw(self, method: str, sites: Mapping[str, str], target: Path) -> None:
         """Scatter by cluster, label and site in the first two principal components of the embedding, and a gallery."""
@@ -186,7 +190,7 @@ class VariantFigures:
         ):
             names = sorted(set(values.tolist()))
             self._scatter(part, np.searchsorted(names, values), [name or "unknown" for name in names], title)
-        self._gallery(bottom, clusters, k)
+        self._gallery(bottom, clusters, self.shown[method])
         heading = f"{_titled(self.extractor, self.weights)} | {NAMES[self.reducer]} | {NAMES[method]} chose k = {k}"
         figure.suptitle(
             f"{heading}\nsilhouette {row['silhouette']:.2f} in the clustered space, {row['silhouette_embedding']:.2f} in "
@@ -211,18 +215,22 @@ class VariantFigures:
             axes.legend(frameon=False, fontsize=6.5, markerscale=1.6, handletextpad=0.1)
         _plain(axes)
 
-    def _gallery(self, figure, clusters: np.ndarray, k: int) -> None:
-        grid = figure.subplots(k, _PER_CLUSTER, squeeze=False)
-        rng = np.random.default_rng(0)
-        for number in range(k):
-            members = np.flatnonzero(clusters == number)
-            shown = rng.permutation(members)[:_PER_CLUSTER]
-            for axes, index in zip(grid[number], [*shown, *[None] * (_PER_CLUSTER - len(shown))], strict=True):
+    def _gallery(self, figure, clusters: np.ndarray, shown: Sequence[np.ndarray]) -> None:
+        grid = figure.subplots(len(shown), _PER_CLUSTER, squeeze=False)
+        for number, own in enumerate(shown):
+            for axes, index in zip(grid[number], [*own, *[None] * (_PER_CLUSTER - len(own))], strict=True):
                 axes.set_axis_off()
                 if index is not None:
                     axes.imshow(self.images[str(self.data["glomerulus"][index])])
-            grid[number, 0].text(-0.1, 0.5, f"cluster {number}\nn = {len(members)}", fontsize=8, ha="right", va="center",
+            members = (clusters == number).sum()
+            grid[number, 0].text(-0.1, 0.5, f"cluster {number}\nn = {members}", fontsize=8, ha="right", va="center",
                                  transform=grid[number, 0].transAxes)  # fmt: skip
+
+
+def _to_show(clusters: np.ndarray) -> list[np.ndarray]:
+    """Which glomeruli stand for each cluster in the gallery."""
+    rng = np.random.default_rng(0)
+    return [rng.permutation(np.flatnonzero(clusters == number))[:_PER_CLUSTER] for number in range(clusters.max() + 1)]
 
 
 def _gallery_images(crops: Sequence[Path], wanted: set[str], side: int = 96) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from glomerulearn.agreement import site_of
+from glomerulearn.large_cohorts import to_fit_on
 from glomerulearn.vectors import Embeddings
 
 PROBE_COLUMNS = ("extractor", "of", "examples", "balanced_accuracy", "spread", "chance", "n", "weights")
@@ -34,15 +35,16 @@ def probe(
 
     Questions: the label with all labelled glomeruli of the other slides (`examples` = all) and with so few of each label
     (`shots`), and the laboratory. `spread`: standard deviation over folds, or over draws of the few. `chance` = 1 / classes.
-    A question without two answers on enough slides has no row.
+    A question without two answers on enough slides has no row; of very many glomeruli it is asked of those that `to_fit_on`
+    draws.
     labels: glomerulus -> label, of those that have one; sites: slide -> site.
     """
     data = Embeddings(paths)
     label = np.array([labels.get(name, "") for name in data.glomerulus.tolist()], dtype=str)
     rows = []
     for of, answers in (("label", label), ("site", site_of(data.slide, sites))):
-        known = (answers != "") & (answers != "glomerulus") & ~data.cut
-        x, y, slides = data.vectors[known], answers[known], data.slide[known]
+        known = to_fit_on(np.flatnonzero((answers != "") & (answers != "glomerulus") & ~data.cut), seed)
+        x, y, slides = data.rows(known), answers[known], data.slide[known]
         if len(set(y)) < 2 or len(set(slides)) < 2:
             continue
         common = {"extractor": extractor, "of": of, "chance": 1 / len(set(y)), "n": len(y), "weights": data.weights}

@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from glomerulearn.agreement import site_of
 from glomerulearn.errors import InputError
+from glomerulearn.large_cohorts import LARGEST_FIT, to_fit_on
 from glomerulearn.site_effects import SiteEffect
 from glomerulearn.vectors import Embeddings
 
@@ -105,19 +106,26 @@ def reduce_embeddings(
 
     site_effect: as `SiteEffect`; sites: slide -> site, needed where there is an effect to take out.
     coordinates (`.npz`): `glomerulus`, `slide`, `coordinates` float32 (n, components), `vectors` (n, d) (the
-    embedding, without the site effect, scaled), `weights`.
+    embedding, without the site effect, scaled), `weights`; of all reference glomeruli, or where they are very many of those
+    that `to_fit_on` draws.
     """
     embeddings = Embeddings(paths)
-    kept = ~embeddings.cut if exclude_cut else np.ones(len(embeddings), bool)
-    n = int(kept.sum())
+    kept = np.flatnonzero(~embeddings.cut) if exclude_cut else np.arange(len(embeddings))
+    n = len(kept)
     if n < MIN_REFERENCE:
         raise InputError(
             f"{n} whole glomeruli on the {len(paths)} reference slides, at least {MIN_REFERENCE} are needed to cluster; "
             "see results/glomeruli.csv, lower `detection: threshold`, or set `clustering: reference: all`"
         )
-    slides = embeddings.slide[kept]
-    effect = SiteEffect(site_effect).fit(embeddings.vectors[kept], site_of(slides, sites))
-    vectors = effect.transform(embeddings.vectors[kept], site_of(slides, sites))
+    if n > LARGEST_FIT:
+        log.info(
+            "%s: fitted on %d of %d glomeruli; the others are placed like those of new slides", name, LARGEST_FIT, n
+        )
+    kept = to_fit_on(kept, seed)
+    n = len(kept)
+    slides, vectors = embeddings.slide[kept], embeddings.rows(kept)
+    effect = SiteEffect(site_effect).fit(vectors, site_of(slides, sites))
+    vectors = effect.transform(vectors, site_of(slides, sites))
     reducer = make_reducer(name, n, vectors.shape[1], settings, seed, embeddings.scale)
     if name == "isomap" and n > EXACT:
         # its memory and time grow with the square and the cube: the others are placed among a sample

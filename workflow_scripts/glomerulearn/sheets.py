@@ -22,7 +22,8 @@ _EDGE_BYTES = 1 << 16
 
 
 def read_slides(path: str | Path, schema: str | Path, base: str | Path | None = None) -> dict[str, dict]:
-    """The slide sheet as slide name -> row. Relative paths are resolved against `base` (default: the sheet's folder).
+    """The slide sheet as slide name -> row. Relative paths are resolved against `base` (default: the sheet's folder); addresses
+    of objects on S3 (`s3://bucket/key`) stay as they are, and nobody looks yet whether they are there.
 
     Row keys: slide, path, annotation ("" = none), split, mpp (float or None), patient, site, stain, group.
     Raises: InputError on any wrong cell, a name used twice, or a slide, file or patient in two of train, val, test.
@@ -40,15 +41,22 @@ def read_slides(path: str | Path, schema: str | Path, base: str | Path | None = 
                 "name its outline file, or set split to predict"
             )
         for column in ("path", "annotation"):
-            row[column] = str(base / row[column]) if row[column] else ""
+            if row[column] and not is_remote(row[column]):
+                row[column] = str(base / row[column])
         rows[name] = row
-        if base == path.parent and row["annotation"] and not Path(row["annotation"]).is_file():
+        outlines = row["annotation"] and not is_remote(row["annotation"])
+        if base == path.parent and outlines and not Path(row["annotation"]).is_file():
             # outlines that are silently none would train on glomeruli called background
             raise InputError(
                 f"{path}, row {number}, column annotation: no such file {row['annotation']}; correct the path"
             )
     check_leaks(rows, path)
     return rows
+
+
+def is_remote(path: str) -> bool:
+    """Whether a cell names an object on S3 rather than a file."""
+    return path.startswith("s3://")
 
 
 def check_leaks(rows: Mapping[str, Mapping], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +30,47 @@ class Embeddings:
     """The embeddings of several slides: `glomerulus`, `slide` (str), `cut` (bool), `vectors` (N, d), `weights`.
 
     `scale`: `kept` (features differ in spread as they do) or `standard` (each is to be brought to variance 1).
+    Vectors are read when they are asked for; `rows` holds no more of them in memory than it returns, and a slide's.
     """
 
     def __init__(self, paths: Sequence[Path]):
-        files = [dict(np.load(path)) for path in paths]  # allow_pickle stays off
-        self.facts = [json.loads(str(file["facts"])) for file in files]
-        full = [i for i, file in enumerate(files) if len(file["glomerulus"])]
-        self.weights: str = self.facts[0]["weights"] if files else ""
-        self.scale: str = self.facts[0]["scale"] if files else "kept"
+        self.paths = list(paths)
+        names, cuts, self.facts = [], [], []
+        for path in self.paths:
+            with np.load(path) as file:  # allow_pickle stays off
+                names.append(file["glomerulus"])
+                cuts.append(file["cut"])
+                self.facts.append(json.loads(str(file["facts"])))
+        self.counts = np.array([len(each) for each in names], int)
+        full = np.flatnonzero(self.counts)
+        self.weights: str = self.facts[0]["weights"] if self.facts else ""
+        self.scale: str = self.facts[0]["scale"] if self.facts else "kept"
         self.glomerulus, self.cut = (
-            np.concatenate([files[i][name] for i in full]) if full else np.zeros(0, kind)
-            for name, kind in (("glomerulus", "U1"), ("cut", bool))
+            np.concatenate([parts[i] for i in full]) if len(full) else np.zeros(0, kind)
+            for parts, kind in ((names, "U1"), (cuts, bool))
         )
-        self.slide = np.repeat([self.facts[i]["slide"] for i in full], [len(files[i]["glomerulus"]) for i in full])
-        self.vectors = np.concatenate([files[i]["vectors"] for i in full]) if full else np.zeros((0, 0), np.float32)
+        self.slide = np.repeat([facts["slide"] for facts in self.facts], self.counts)
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """All vectors: float32 (N, d)."""
+        return self.rows(np.arange(len(self)))
+
+    def rows(self, rows: np.ndarray) -> np.ndarray:
+        """Vectors of some glomeruli, `rows` int (n,) ascending: float32 (n, d)."""
+        ends = self.counts.cumsum()
+        parts = np.split(rows, np.searchsorted(rows, ends))
+        found = [
+            _vectors(path, own - start)
+            for path, start, own in zip(self.paths, ends - self.counts, parts[:-1], strict=True)
+            if len(own)
+        ]
+        return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
 
     def __len__(self) -> int:
         return len(self.glomerulus)
+
+
+def _vectors(path: Path, rows: np.ndarray) -> np.ndarray:
+    with np.load(path) as file:
+        return file["vectors"][rows]
