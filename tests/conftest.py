@@ -17,6 +17,7 @@ TILING = {"mpp": 2.0, "patch_size_px": 128, "min_tissue": 0.05, "max_damaged": 0
 OUTLINES = {"classes": {f"Grade {grade}": f"grade {grade}" for grade in range(4)}, "label_images": "class"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Where tests run side by side, those that share the finished cohort share a process: making it takes minutes."""
     for item in items:
