@@ -17,12 +17,21 @@ TILING = {"mpp": 2.0, "patch_size_px": 128, "min_tissue": 0.05, "max_damaged": 0
 OUTLINES = {"classes": {f"Grade {grade}": f"grade {grade}" for grade in range(4)}, "label_images": "class"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Where tests run side by side, those that share the finished cohort share a process: making it takes minutes."""
-    for item in items:
-        if "cohort" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("cohort"))
+# files whose tests ask about the finished cohort, which takes minutes to make
+COHORT_FILES = ("tests/workflow/test_reruns.py", "tests/integration/test_cohort.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Where tests run side by side, those of a file share a process, and those of the finished cohort do."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return "cohort" if file in COHORT_FILES else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,6 @@ from safetensors.numpy import load_file
 
 from glomerulearn import synthetic
 
-# there is one SLURM on a machine
-pytestmark = pytest.mark.xdist_group("slurm")
-
 CLUSTER = Path(__file__).with_name("cluster.sh")
 PROFILE = ("--workflow-profile", str(ROOT / "profiles" / "slurm"))
 # no accounting on this cluster, and no hurry to be spared
