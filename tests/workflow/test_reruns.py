@@ -148,8 +148,16 @@ def test_swapped_settings_are_noticed(finished):
     work, config = finished
     swapped = {"isomap": {"components": 5, "neighbours": 30}, "tsne": {"components": 2, "neighbours": 15}}
     jobs = planned(work, config | {"reduction": swapped})
-    assert jobs["reduce_embeddings"] == 2 * 3 and jobs["cluster_glomeruli"] == 2 * 3
+    assert jobs["reduce_embeddings"] == 2 * 3 and jobs["cluster_glomeruli"] == 2 * 3 + 1  # and the consensus
     assert not set(jobs) & {"train_segmenter", "tile_slide", "embed_glomeruli"}
+
+
+def test_fitting_on_all_slides_refits_and_trains_no_segmenter(finished):
+    work, config = finished
+    jobs = planned(work, config | {"clustering": {"reference": "all"}})
+    assert jobs["reduce_embeddings"] == 15 and jobs["cluster_glomeruli"] == 15 + 1 and jobs["train_autoencoder"] == 1
+    assert jobs["embed_glomeruli"] == jobs["assign_clusters"] == 11  # the autoencoder is another
+    assert not set(jobs) & {"train_segmenter", "tile_slide", "infer_masks", "crop_glomeruli"}
 
 
 def test_outlines_for_other_programs_cost_their_writing_only(finished, tmp_path):
