@@ -474,11 +474,13 @@ def test_grades_rise_with_the_sclerosis_axis(graded):
     clusters, facts, morphology = graded
     assert facts["grades"] == [1, 0] and facts["axis"][0] < facts["axis"][1]
     table = pd.DataFrame({"slide": "S", "glomerulus": [f"S-{i}" for i in range(40)], "vgg19_pca_silhouette": clusters})
+    table["circularity"] = 0.9  # as measured on the slide
     done = add_grades(
         pd.concat([table, table.head(1).assign(glomerulus="lost", vgg19_pca_silhouette=None)]), [morphology], facts
     )
     assert done["grade"].tolist()[:40] == (1 - clusters).tolist() and done["grade"].isna().tolist()[-1]
     assert np.corrcoef(done["sclerosis_axis"][:40].astype(float), clusters)[0, 1] < -0.9
+    assert set(FEATURES) <= set(done.columns) and (done["circularity"] == 0.9).all()
 
 
 def test_grades_against_labels_by_hand():

@@ -61,7 +61,8 @@ def add_grades(glomeruli: pd.DataFrame, morphology: Sequence[Path], grades: Mapp
     measured = Embeddings(morphology)
     axis = sclerosis_axis(measured.vectors, grades["scale"]) if len(measured) else np.zeros(0)
     measures = pd.DataFrame(measured.vectors.reshape(-1, len(FEATURES)), measured.glomerulus, FEATURES).round(4)
-    table = glomeruli.join(measures, on="glomerulus")
+    # some of its shape is known from the slide, where it was measured in micrometres
+    table = glomeruli.join(measures.drop(columns=glomeruli.columns.intersection(FEATURES)), on="glomerulus")
     table["sclerosis_axis"] = table["glomerulus"].map(
         dict(zip(measured.glomerulus.tolist(), axis.round(4), strict=True))
     )
