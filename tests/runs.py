@@ -1,6 +1,7 @@
 """Run the workflow in a test: a configuration, a folder, and what Snakemake says it will do."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("slide", "path", "annotation", "split", "mpp", "patient", "site", "stain", "group")
+
+
+# tests that run side by side have a core each: two trainings with two threads each hinder one another
+CORES = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 
 
 def demo_settings(**changes):
@@ -30,7 +35,7 @@ def read_sheet(path):
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def snakemake(work, config, *arguments, root=ROOT, cores=2, timeout=None):
+def snakemake(work, config, *arguments, root=ROOT, cores=CORES, timeout=None):
     """Run Snakemake in folder `work`, for `timeout` seconds at most; returns the finished process with its output as text."""
     work.mkdir(parents=True, exist_ok=True)
     target = work / "config.test.yaml"
