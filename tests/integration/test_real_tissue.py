@@ -42,7 +42,7 @@ def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
     sheet = slide_sheet(shared, tmp_path / "slides.tsv", "hard")
     in_other_guises(shared, sheet)
     config = runs.demo_settings(slides=str(sheet))
-    config["embedding"]["extractors"] = ["autoencoder", "efficientnet"]
+    config["embedding"]["extractors"] = ["efficientnet"]
     config["outlines"] = {"classes": {"Normal": "normal", "Sclerosed": "sclerosed"}}
     # SegNet, from scratch, takes longer than a test may to learn real tissue
     config["segmentation"] |= {"segmenters": ["unet"], "epochs": 8, "windows_per_epoch": 800, "patience": 8}
@@ -67,7 +67,7 @@ def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
 
     variants = pd.read_csv(results / "scores" / "variants.tsv", sep="\t")
     # trained this briefly, the networks miss the sclerosed glomeruli: with one label only there is no ARI with it
-    assert len(variants) == 40 + 4 and variants[["ari_site", "stability"]].notna().all(axis=None)
+    assert len(variants) == 20 + 4 and variants[["ari_site", "stability"]].notna().all(axis=None)
     assert (variants["n_labelled"] > 400).all() and (variants["n_sites"] == 4).all()
     glomeruli = pd.read_csv(results / "glomeruli.csv")
     assert (glomeruli["label"] == "normal").sum() > 400 and glomeruli["area_um2"].median() > 5_000
@@ -81,11 +81,11 @@ def test_own_crops_without_slides(shared, tmp_path):
     table.to_csv(sheet, sep="\t", index=False)
     config = runs.demo_settings(slides=None, crops=str(sheet))
     config["reduction"] = {"reducers": ["none", "pca"]}
-    config["embedding"]["extractors"] = ["vgg19", "resnet50", "efficientnet"]
+    config["embedding"]["extractors"] = ["resnet50", "efficientnet"]
     result = runs.snakemake(tmp_path / "work", config)
     assert result.returncode == 0, result.stdout[-6000:]
     variants = pd.read_csv(tmp_path / "work" / "results" / "scores" / "variants.tsv", sep="\t")
-    assert len(variants) == 3 * 2 * 4 + 4 and (variants["n"] == len(table)).all()
+    assert len(variants) == 2 * 2 * 4 + 4 and (variants["n"] == len(table)).all()
     assert (variants["n_labelled"] == len(table)).all() and (variants["n_sites"] == 3).all()
     glomeruli = pd.read_csv(tmp_path / "work" / "results" / "glomeruli.csv")
     assert sorted(glomeruli["glomerulus"]) == sorted(table["glomerulus"])
