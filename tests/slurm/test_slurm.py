@@ -21,6 +21,8 @@ CLUSTER = Path(__file__).with_name("cluster.sh")
 PROFILE = ("--workflow-profile", str(ROOT / "profiles" / "slurm"))
 # no accounting on this cluster, and no hurry to be spared
 HERE = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2")
+# of a node: a network that is trained with as many here and there comes out the same
+CORES = 2
 # far too little for any job at the first attempt
 STARVED = ("--set-resources", "collect_qc:mem_mb=100*attempt**2")
 
@@ -68,7 +70,7 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="session")
 def local(settings, tmp_path_factory):
     work = tmp_path_factory.mktemp("local")
-    result = runs.snakemake(work, settings)
+    result = runs.snakemake(work, settings, cores=CORES)
     assert result.returncode == 0, result.stdout[-3000:]
     return work
 
@@ -110,7 +112,7 @@ def remote(cluster, settings, tmp_path_factory):
     work = tmp_path_factory.mktemp("remote")
     with ThreadPoolExecutor(1) as operator:
         cancelled = operator.submit(cancel_one, work)
-        result = runs.snakemake(work, settings | {"gpu": 1}, *PROFILE, *HERE, *STARVED, timeout=1200)
+        result = runs.snakemake(work, settings | {"gpu": 1}, *PROFILE, *HERE, *STARVED, cores=CORES, timeout=1200)
     assert result.returncode == 0, result.stdout[-6000:]
     assert "Done. Open in" in result.stdout
     return work, submitted(result.stdout), cancelled.result(), recorded(cluster, work)
@@ -195,7 +197,7 @@ def test_without_a_gpu_they_run_all_the_same(cluster, local, settings):
     before = contents(local)
     outlines = local / "results" / "detections" / "best" / "predict.geojson"
     outlines.unlink()
-    result = runs.snakemake(local, settings, "detection", *PROFILE, *HERE, timeout=300)
+    result = runs.snakemake(local, settings, "detection", *PROFILE, *HERE, cores=CORES, timeout=300)
     assert result.returncode == 0, result.stdout[-3000:]
     jobs = submitted(result.stdout)
     assert "masks_best_infer_masks" in jobs.values()
