@@ -191,7 +191,9 @@ class VariantFigures:
             names = sorted(set(values.tolist()))
             self._scatter(part, np.searchsorted(names, values), [name or "unknown" for name in names], title)
         self._gallery(bottom, clusters, self.shown[method])
-        heading = f"{_titled(self.extractor, self.weights)} | {NAMES[self.reducer]} | {NAMES[method]} chose k = {k}"
+        # of the consensus, the variants that are heard chose k
+        how = NAMES[method] + (f", k = {k}" if self.extractor == "consensus" else f" chose k = {k}")
+        heading = f"{_titled(self.extractor, self.weights)} | {NAMES[self.reducer]} | {how}"
         figure.suptitle(
             f"{heading}\nsilhouette {row['silhouette']:.2f} in the clustered space, {row['silhouette_embedding']:.2f} in "
             f"the embedding; ARI label {row['ari_label']:.2f}, ARI site {row['ari_site']:.2f}, stability "

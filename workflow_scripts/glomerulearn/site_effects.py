@@ -11,7 +11,6 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-METHODS = ("none", "centre", "combat")
 _MIN_OF_A_SITE = 5  # glomeruli; the mean of fewer is that of a few patients
 
 
