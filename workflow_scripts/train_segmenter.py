@@ -6,20 +6,16 @@ from pathlib import Path
 from glomerulearn.models import pick_device
 from glomerulearn.multi_gpu import run_together
 from glomerulearn.running import bar, logged
+from glomerulearn.sampling import paired
 from glomerulearn.training import train_segmenter
-
-
-def slides(patches, outlines):
-    return list(zip(map(Path, patches), map(Path, outlines), strict=True))
-
 
 if __name__ == "__main__":
     name = snakemake.wildcards.segmenter.partition(".")[0]  # unet.fold2 is a U-Net
     with logged(snakemake.log[0]):
         task = {
             "name": name,
-            "train": slides(snakemake.input.train, snakemake.input.train_outlines),
-            "val": slides(snakemake.input.val, snakemake.input.val_outlines),
+            "train": paired(snakemake.input.train, snakemake.input.train_outlines),
+            "val": paired(snakemake.input.val, snakemake.input.val_outlines),
             "settings": json.loads(snakemake.params.cfg),
             "folder": Path(snakemake.output.weights).parent,
             "threads": max(1, snakemake.threads // max(1, snakemake.resources.gpu)),

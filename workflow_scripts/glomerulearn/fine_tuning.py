@@ -12,9 +12,8 @@ from torch import nn
 from glomerulearn.errors import InputError
 from glomerulearn.extractors import pretrained_network
 from glomerulearn.models import autocast, save_model
-from glomerulearn.patches import PatchStore
 from glomerulearn.preparation import MEAN, STD
-from glomerulearn.sampling import RandomWindows, Slide
+from glomerulearn.sampling import RandomWindows, Slide, usable
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +78,9 @@ class _Batches:
     """Batches of random windows, and whether each holds a glomerulus."""
 
     def __init__(self, split: str, slides: Sequence[Slide], length: int, settings: Mapping):
-        kept = [slide for slide in slides if PatchStore(*slide).usable]
-        self.windows = (
-            RandomWindows(kept, settings["window_px"], length, settings | _DRAW, settings["seed"]) if kept else None
-        )
-        if not kept or not self.windows.by_label:
+        slides = usable(slides, split)
+        self.windows = RandomWindows(slides, settings["window_px"], length, settings | _DRAW, settings["seed"])
+        if not self.windows.by_label:
             raise InputError(
                 f"the {split} slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
             )

@@ -1,5 +1,6 @@
 """Which windows a segmenter sees: as many around glomeruli as wanted, the rest from tissue, every slide in turn."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,10 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from glomerulearn.augmentation import change_colours, paste_glomerulus, random_view
+from glomerulearn.errors import InputError
 from glomerulearn.patches import PatchStore
+
+log = logging.getLogger(__name__)
 
 Slide = tuple[Path, Path]  # its patch store and its outlines
 
@@ -17,6 +21,32 @@ Slide = tuple[Path, Path]  # its patch store and its outlines
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 (..., h, w, 3) -> float32 (..., 3, h, w), 0..255 mapped to -1..1."""
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3))).float().div_(127.5).sub_(1)
+
+
+def paired(patches: Sequence[Path], outlines: Sequence[Path]) -> list[Slide]:
+    """The slides of a rule's two lists of files."""
+    return list(zip(map(Path, patches), map(Path, outlines), strict=True))
+
+
+def usable(slides: Sequence[Slide], split: str) -> list[Slide]:
+    """The slides that have patches and outlines; the others are named in the log."""
+    kept = []
+    for slide in slides:
+        store = PatchStore(*slide)
+        if store.usable and store.annotated:
+            kept.append(slide)
+            if store.untiled:
+                log.warning("slide %s: %d outlined glomeruli lie where no tissue was found", store.slide, store.untiled)
+        else:
+            log.warning(
+                "%s slide %s is left out: %s", split, store.slide, store.attributes.get("reason") or "no outlines"
+            )
+    if not kept:
+        raise InputError(
+            f"no usable slide with outlines in split `{split}` ({len(slides)} in the sheet); see results/qc/slides.tsv, "
+            f"and give at least one slide `split` = {split} and an `annotation` in the slide sheet"
+        )
+    return kept
 
 
 class RandomWindows(Dataset):

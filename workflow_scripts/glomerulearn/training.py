@@ -24,7 +24,7 @@ from glomerulearn.models import autocast, save_model
 from glomerulearn.multi_gpu import as_leader_says, place
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
-from glomerulearn.sampling import EpochSampler, GridWindows, RandomWindows, Slide, to_tensor
+from glomerulearn.sampling import EpochSampler, GridWindows, RandomWindows, Slide, to_tensor, usable
 from glomerulearn.scoring import PixelCounts
 
 log = logging.getLogger(__name__)
@@ -213,27 +213,6 @@ def evaluate(model, slides: Sequence[Slide], settings: Mapping, device) -> tuple
         losses.append(segmentation_loss(logits, labels).item() * len(images))
         counts += PixelCounts.of(logits.softmax(1)[:, 0].numpy() < 0.5, labels.numpy() > 0)
     return sum(losses) / sum(len(PatchStore(patches).grid) for patches, _ in slides), counts
-
-
-def usable(slides: Sequence[Slide], split: str) -> list[Slide]:
-    """The slides that have patches and outlines; the others are named in the log."""
-    kept = []
-    for slide in slides:
-        store = PatchStore(*slide)
-        if store.usable and store.annotated:
-            kept.append(slide)
-            if store.untiled:
-                log.warning("slide %s: %d outlined glomeruli lie where no tissue was found", store.slide, store.untiled)
-        else:
-            log.warning(
-                "%s slide %s is left out: %s", split, store.slide, store.attributes.get("reason") or "no outlines"
-            )
-    if not kept:
-        raise InputError(
-            f"no usable slide with outlines in split `{split}` ({len(slides)} in the sheet); see results/qc/slides.tsv, "
-            f"and give at least one slide `split` = {split} and an `annotation` in the slide sheet"
-        )
-    return kept
 
 
 def _collate(items) -> tuple[torch.Tensor, torch.Tensor]:
