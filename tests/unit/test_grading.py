@@ -261,6 +261,18 @@ def test_random_weights_are_seeded_and_say_so(extractor, length, crop_store, tmp
     assert first.weights == "random" and "RANDOM" in caplog.text
 
 
+def test_efficientnet_is_several_networks_side_by_side(crop_store, tmp_path):
+    vectors = []
+    for networks in (["efficientnet_lite0"], ["efficientnet_lite2"], ["efficientnet_lite0", "efficientnet_lite2"]):
+        settings = RANDOM | {"networks": networks, "weights": "package"}
+        embed_slide("efficientnet", crop_store, settings, None, tmp_path / "e.npz", CPU)
+        found = Embeddings([tmp_path / "e.npz"])
+        assert found.weights == "ImageNet"
+        vectors.append(found.vectors)
+    assert np.allclose(np.hstack(vectors[:2]), vectors[2], atol=1e-4)
+    assert not np.allclose(vectors[0], vectors[1], atol=0.1)
+
+
 def test_any_network_of_timm_with_a_file_of_weights(crop_store, tmp_path):
     """A vision transformer, as pathology foundation models are: one entry in config and its weights."""
     options = {"img_size": 32, "num_classes": 0, "depth": 2}

@@ -23,6 +23,7 @@ from glomerulearn.networks.weights import load_encoder_weights, read_state_dict
         ("unet", {"encoder": "resnet18"}),
         ("unet", {"encoder": "mobilenet_v2"}),
         ("unet", {"encoder": "efficientnet_lite0"}),
+        ("unet", {"encoder": "efficientnet_lite2"}),
         ("deeplabv3plus", {"encoder": "resnet18"}),
     ],
 )

@@ -53,6 +53,11 @@ def test_shipped_configurations_are_valid(preset):
         (["embedding", "denoising", "size_px"], 72, ["`embedding: denoising: size_px`", "multiple of 64"]),
         (["embedding", "segmenter", "size_px"], 100, ["`embedding: segmenter: size_px`", "multiple of 32"]),
         (["embedding", "fine_tune"], ["autoencoder"], ["`embedding: fine_tune`", "'autoencoder'", "resnet50"]),
+        (
+            ["embedding", "efficientnet", "weights"],
+            "my.pth",
+            ["`embedding: efficientnet: weights`", "'my.pth'", "3 networks"],
+        ),
         (["reduction", "site_effect"], "harmony", ["`reduction: site_effect`", "none, centre or combat"]),
         (["embedding", "vgg19", "sha256"], "abc", ["`embedding: vgg19: sha256`", "64 hexadecimal"]),
         (["slides"], None, ["`slides` and `crops`"]),

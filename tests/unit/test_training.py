@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.ndimage import binary_dilation
+from skimage.segmentation import find_boundaries
 from safetensors.torch import load_file
 
 from glomerulearn import training
 from glomerulearn.augmentation import paste_glomerulus, random_view
 from glomerulearn.errors import InputError
 from glomerulearn.inference import predict
-from glomerulearn.losses import deep_loss, segmentation_loss
+from glomerulearn.losses import boundary_loss, deep_loss, segmentation_loss
 from glomerulearn.models import load_segmenter
 from glomerulearn.multi_gpu import run_together
 from glomerulearn.patches import PatchStore
@@ -51,10 +53,27 @@ def test_deeper_outputs_count_half():
     labels[0, :2, :2] = 1
     output, side = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
     own = segmentation_loss(output, labels)
-    expected = own + 0.5 * segmentation_loss(side, labels[:, ::2, ::2])
+    expected = own + 0.5 * boundary_loss(output, labels) + 0.5 * segmentation_loss(side, labels[:, ::2, ::2])
     loss, reported = deep_loss([output, side], labels)
     assert loss.item() == pytest.approx(expected.item()) and reported.item() == pytest.approx(own.item())
-    assert deep_loss(output, labels)[0].item() == pytest.approx(own.item())
+    alone = own + 0.5 * boundary_loss(output, labels)
+    assert deep_loss(output, labels)[0].item() == pytest.approx(alone.item())
+
+
+@pytest.mark.parametrize("shift_px", [0, 1, 3, 20])
+def test_boundary_loss_is_that_of_a_peers_boundaries(shift_px):
+    """Masks that are sure of themselves: the F1 of boundaries as scikit-image draws them, up to 2 px apart."""
+    truth, found = np.zeros((2, 48, 48), bool)
+    truth[10:22, 8:20] = True
+    found[10:22, 8 + shift_px : 20 + shift_px] = True
+    edges = [find_boundaries(mask, mode="inner") for mask in (found, truth)]
+    near = [binary_dilation(edge, np.ones((5, 5))) for edge in edges]
+    precision = (edges[0] & near[1]).sum() / (edges[0].sum() + 1)
+    recall = (edges[1] & near[0]).sum() / (edges[1].sum() + 1)
+    logits = torch.from_numpy(np.stack([~found, found])[None] * 100.0).float()
+    loss = boundary_loss(logits, torch.from_numpy(truth[None].astype(np.int64))).item()
+    assert loss == pytest.approx(1 - 2 * precision * recall / (precision + recall + 1e-6), abs=1e-5)
+    assert loss < 0.04 if shift_px < 2 else loss > 0.2
 
 
 @pytest.mark.parametrize("name", ["segnet", "unet"])

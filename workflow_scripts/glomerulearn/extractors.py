@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 TRAINED = ("autoencoder", "denoising", "contrastive")  # on the crops of the cohort
 # timm's names; its VGG19 and ResNet50 take torchvision's weights as they are
-NETWORKS = {"vgg19": "vgg19", "resnet50": "resnet50", "efficientnet": "tf_efficientnet_lite0"}
+NETWORKS = {"vgg19": "vgg19", "resnet50": "resnet50"}
 
 
 class Extractor(NamedTuple):
@@ -59,12 +59,14 @@ def build_extractor(name: str, settings: Mapping, model_folder: Path | None, dev
 def pretrained_network(name: str, settings: Mapping) -> tuple[nn.Module, str]:
     """The network of timm's behind extractor `name`, filled with its weights, and in words where these come from.
 
-    settings: `weights`, `sha256`, `seed` (what random weights are drawn from), and for a network of timm's by its name `timm`
-    and `options`. Raises: InputError as `build_extractor`.
+    settings: `weights`, `sha256`, `seed` (what random weights are drawn from), for `efficientnet` the list `networks`, and for
+    a network of timm's by its name `timm` and `options`. Raises: InputError as `build_extractor`.
     """
-    trunk, network = _of_timm(name, settings)
-    load_encoder_weights(trunk, network.removeprefix("tf_"), settings["weights"], settings["sha256"])
-    return trunk, "ImageNet" if settings["weights"] in ("torchvision", "package") else settings["weights"]
+    network = _untrained(name, settings)
+    for each in network.networks if isinstance(network, Joined) else [network]:
+        model = each.default_cfg.get("architecture", name).removeprefix("tf_")
+        load_encoder_weights(each, model, settings["weights"], settings["sha256"])
+    return network, "ImageNet" if settings["weights"] in ("torchvision", "package") else settings["weights"]
 
 
 def _trained(name: str, folder: Path, device: torch.device) -> Extractor:
@@ -89,27 +91,53 @@ def _segmenter(folder: Path, size_px: int, device: torch.device) -> Extractor:
 
 
 def _fine_tuned(name: str, settings: Mapping, folder: Path) -> tuple[nn.Module, str]:
-    trunk, _ = _of_timm(name, settings)
+    trunk = _untrained(name, settings)
     trunk.reset_classifier(2)
     trunk.load_state_dict(load_file(folder / "model.safetensors"))
     return trunk, json.loads((folder / "model.json").read_text())["weights"]
 
 
-def _of_timm(name: str, settings: Mapping) -> tuple[nn.Module, str]:
-    import timm  # slow to import, and only these extractors need it
+class Joined(nn.Module):
+    """Several networks whose vectors are laid one after the other: what one of them misses, another sees."""
 
+    def __init__(self, networks: Sequence[nn.Module]):
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def reset_classifier(self, classes: int) -> None:
+        """Give every network a new last layer."""
+        for network in self.networks:
+            network.reset_classifier(classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Mean logits (N, classes)."""
+        return torch.stack([network(images) for network in self.networks]).mean(0)
+
+
+def _untrained(name: str, settings: Mapping) -> nn.Module:
     torch.manual_seed(settings["seed"])
-    network, options = settings.get("timm") or NETWORKS.get(name), settings.get("options") or {}
+    if name == "efficientnet":
+        networks = [_of_timm(f"tf_{network}", {}) for network in settings["networks"]]
+        return networks[0] if len(networks) == 1 else Joined(networks)
+    network = settings.get("timm") or NETWORKS.get(name)
     if network is None:
         raise InputError(f"extractor {name!r} is unknown; see `embedding:` in config.yaml for those that are known")
+    return _of_timm(network, settings.get("options") or {})
+
+
+def _of_timm(network: str, options: Mapping) -> nn.Module:
+    import timm  # slow to import, and only these extractors need it
+
     try:
-        return timm.create_model(network, pretrained=False, **options), network
+        return timm.create_model(network, pretrained=False, **options)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"timm cannot make the network {network!r} with {dict(options)}: {error}") from error
 
 
 def _pool(trunk: nn.Module, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Features (N, c): maps averaged over the glomerulus; what has no maps (transformers) pools as it was trained to."""
+    if isinstance(trunk, Joined):
+        return torch.cat([_pool(network, images, masks) for network in trunk.networks], 1)
     features = trunk.forward_features(images)
     if features.ndim == 4:
         return masked_mean(features, masks)

@@ -19,7 +19,7 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 NAMES = {
     "segnet": "SegNet", "unet": "U-Net", "deeplabv3plus": "DeepLabV3+", "truth": "Truth (outlines)",
     "autoencoder": "Autoencoder", "denoising": "Denoising autoencoder", "contrastive": "Contrastive",
-    "segmenter": "Segmenter's encoder", "vgg19": "VGG19", "resnet50": "ResNet50", "efficientnet": "EfficientNet-Lite0",
+    "segmenter": "Segmenter's encoder", "vgg19": "VGG19", "resnet50": "ResNet50", "efficientnet": "EfficientNet-Lite",
     "morphology": "Morphology (measured)", "consensus": "Consensus", "variants": "of the better variants",
     "none": "no reduction", "pca": "PCA", "isomap": "Isomap", "tsne": "t-SNE", "umap": "UMAP",
     "silhouette": "Silhouette", "davies_bouldin": "Davies-Bouldin", "calinski_harabasz": "Calinski-Harabasz",

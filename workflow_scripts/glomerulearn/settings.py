@@ -61,6 +61,12 @@ def check_config(config: Mapping, schema: str | Path) -> None:
         if name not in pretrained or config["slides"] is None:
             why = f"known are {', '.join(pretrained)}" if config["slides"] else "a cohort of crops only has no windows"
             raise InputError(f"config key `embedding: fine_tune`: found {name!r}; {why}")
+    efficientnet = embedding["efficientnet"]
+    if efficientnet["weights"] not in ("package", "random") and len(efficientnet["networks"]) > 1:
+        raise InputError(
+            f"config key `embedding: efficientnet: weights`: found {efficientnet['weights']!r}, one file for "
+            f"{len(efficientnet['networks'])} networks; name the one it is of in `networks`"
+        )
     for name in ("autoencoder", "denoising"):
         size_px, stages = embedding[name]["size_px"], len(embedding[name]["channels"])
         if size_px % 4**stages:

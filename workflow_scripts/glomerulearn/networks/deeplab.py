@@ -14,8 +14,8 @@ def deeplabv3plus(classes: int = 2, encoder: str = "resnet34", weights: str = "n
     """
     import segmentation_models_pytorch as smp  # slow to import, and only this network needs it
 
-    from_timm = encoder == "efficientnet_lite0"
-    name = "tu-tf_efficientnet_lite0" if from_timm else encoder
+    from_timm = encoder.startswith("efficientnet_lite")
+    name = f"tu-tf_{encoder}" if from_timm else encoder
     model = smp.DeepLabV3Plus(name, encoder_weights=None, classes=classes)
     load_encoder_weights(model.encoder.model if from_timm else model.encoder, encoder, weights)
     model.stride = 16

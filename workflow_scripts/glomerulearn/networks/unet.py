@@ -17,7 +17,7 @@ _TORCHVISION_LEVELS = {
 class UNet(nn.Module):
     """U-Net with a plain encoder (`base` channels, doubled at each of `depth` levels) or a torchvision one.
 
-    encoder: `plain`, `resnet18`, `resnet34`, `mobilenet_v2` or `efficientnet_lite0`. weights: `none` (from scratch),
+    encoder: `plain`, `resnet18`, `resnet34`, `mobilenet_v2` or `efficientnet_lite0` (to 2). weights: `none` (from scratch),
     `torchvision` (ImageNet, through torchvision's own loading), `package` (ImageNet, from the Python package that brings
     EfficientNet-Lite0's) or a path to a local state dict; only for encoders that are not plain.
     Input: float (N, 3, h, w), h and w divisible by `stride`. Output: logits (N, classes, h, w).
@@ -65,10 +65,10 @@ class UNet(nn.Module):
 
 def load_encoder(name: str, weights: str) -> nn.Module:
     """An encoder that gives the last layer of each resolution, from torchvision or timm, filled with `weights`."""
-    if name == "efficientnet_lite0":
-        import timm  # slow to import, and only this encoder needs it
+    if name.startswith("efficientnet_lite"):
+        import timm  # slow to import, and only these encoders need it
 
-        encoder = timm.create_model("tf_efficientnet_lite0", features_only=True, pretrained=False)
+        encoder = timm.create_model(f"tf_{name}", features_only=True, pretrained=False)
         load_encoder_weights(encoder, name, weights)
         return _depthwise_in_float32(encoder)
     import torchvision  # slow to import, and only these encoders need it

