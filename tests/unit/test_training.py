@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
-from safetensors.torch import load_file
 
 from glomerulearn import training
 from glomerulearn.augmentation import paste_glomerulus, random_view
