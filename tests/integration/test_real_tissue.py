@@ -87,5 +87,9 @@ def test_own_crops_without_slides(shared, tmp_path):
     variants = pd.read_csv(tmp_path / "work" / "results" / "scores" / "variants.tsv", sep="\t")
     assert len(variants) == 2 * 2 * 4 + 4 and (variants["n"] == len(table)).all()
     assert (variants["n_labelled"] == len(table)).all() and (variants["n_sites"] == 3).all()
+    assert set(variants.loc[variants["weights"] == "random", "extractor"]) == {"resnet50"}
+    unlabelled = variants["chosen"].str.contains("without labels", na=False)
+    assert unlabelled.sum() == 1 and (variants.loc[unlabelled, "weights"] != "random").all()
     glomeruli = pd.read_csv(tmp_path / "work" / "results" / "glomeruli.csv")
+    assert (glomeruli["random_weights"] == "resnet50").all()
     assert sorted(glomeruli["glomerulus"]) == sorted(table["glomerulus"])
