@@ -81,7 +81,7 @@ def test_one_new_slide_costs_its_own_jobs(finished, cohort):
     jobs = planned(work, config | {"slides": str(cohort / "second.tsv")})
     assert not set(jobs) & set(NO_REFIT)
     assert jobs == {
-        "tile_slide": 1, "infer_masks": 1, "crop_glomeruli": 1, "embed_glomeruli": 3, "measure_glomeruli": 1,
+        "tile_slide": 1, "infer_masks": 1, "crop_glomeruli": 1, "embed_glomeruli": 2, "measure_glomeruli": 1,
         "assign_clusters": 1, "collect_qc": 1, "collect_glomeruli": 1, "score_grades": 1,
     }  # fmt: skip
 
@@ -148,14 +148,14 @@ def test_swapped_settings_are_noticed(finished):
     work, config = finished
     swapped = {"isomap": {"components": 5, "neighbours": 30}, "tsne": {"components": 2, "neighbours": 15}}
     jobs = planned(work, config | {"reduction": swapped})
-    assert jobs["reduce_embeddings"] == 2 * 3 and jobs["cluster_glomeruli"] == 2 * 3 + 1  # and the consensus
+    assert jobs["reduce_embeddings"] == 2 * 2 and jobs["cluster_glomeruli"] == 2 * 2 + 1  # and the consensus
     assert not set(jobs) & {"train_segmenter", "tile_slide", "embed_glomeruli"}
 
 
 def test_fitting_on_all_slides_refits_and_trains_no_segmenter(finished):
     work, config = finished
     jobs = planned(work, config | {"clustering": {"reference": "all"}})
-    assert jobs["reduce_embeddings"] == 15 and jobs["cluster_glomeruli"] == 15 + 1 and jobs["train_autoencoder"] == 1
+    assert jobs["reduce_embeddings"] == 10 and jobs["cluster_glomeruli"] == 10 + 1 and jobs["train_autoencoder"] == 1
     assert jobs["embed_glomeruli"] == jobs["assign_clusters"] == 11  # the autoencoder is another
     assert not set(jobs) & {"train_segmenter", "tile_slide", "infer_masks", "crop_glomeruli"}
 
