@@ -539,8 +539,14 @@ def test_probes_tell_label_and_site_on_other_slides(tmp_path):
     table = probe("vgg19", paths, labels, sites, [1, 5], 0).set_index(["of", "examples"])
     assert table.loc[("label", "all"), "balanced_accuracy"] > 0.95 and table.loc[("label", "all"), "chance"] == 0.5
     assert table.loc[("site", "all"), "balanced_accuracy"] > 0.95
+    data = np.concatenate([np.load(path)["vectors"] for path in paths])
+    which, site = np.tile(np.arange(20) % 2, 6), np.repeat(np.arange(6) % 2, 20)
+    for of, groups in (("label", which), ("site", site)):
+        assert table.loc[(of, "all"), "silhouette"] == pytest.approx(silhouette_score(data, groups), abs=1e-5)
+        assert table.loc[(of, "all"), "silhouette"] > 0.2
     few = table.loc["label", "balanced_accuracy"]
     assert 0.5 < few[1] < few[5] <= few["all"] + 0.05
     noise = [write_vectors(tmp_path / f"n{i}.npz", f"S{i}", rng.normal(size=(20, 8))) for i in range(6)]
     alone = probe("vgg19", noise, labels, dict.fromkeys(sites, "A"), [], 0).set_index("of")
     assert alone.index.tolist() == ["label"] and abs(alone.loc["label", "balanced_accuracy"] - 0.5) < 0.2
+    assert abs(alone.loc["label", "silhouette"]) < 0.05

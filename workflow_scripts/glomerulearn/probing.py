@@ -1,4 +1,4 @@
-"""What a classifier could tell from the vectors: the label, as an honest supervised reference, and the laboratory.
+"""What lies in the vectors: how far label and laboratory part them, and what a classifier could tell of either.
 
 Linear probes (Alain, Bengio 2017), always judged on slides that they were not fitted to.
 """
@@ -15,10 +15,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from glomerulearn.agreement import site_of
+from glomerulearn.clusterers import silhouette
 from glomerulearn.large_cohorts import to_fit_on
+from glomerulearn.reduction import SCALERS
 from glomerulearn.vectors import Embeddings
 
-PROBE_COLUMNS = ("extractor", "of", "examples", "balanced_accuracy", "spread", "chance", "n", "weights")
+PROBE_COLUMNS = ("extractor", "of", "examples", "balanced_accuracy", "spread", "chance", "silhouette", "n", "weights")
 _FOLDS = 5
 _DRAWS = 20  # few-shot: how often the examples are drawn
 
@@ -35,8 +37,9 @@ def probe(
 
     Questions: the label with all labelled glomeruli of the other slides (`examples` = all) and with so few of each label
     (`shots`), and the laboratory. `spread`: standard deviation over folds, or over draws of the few. `chance` = 1 / classes.
-    A question without two answers on enough slides has no row; of very many glomeruli it is asked of those that `to_fit_on`
-    draws.
+    `silhouette` (where `examples` = all): how far glomeruli of one label, or laboratory, lie from those of the others in the
+    embedding, with no classifier at all. A question without two answers on enough slides has no row; of very many
+    glomeruli it is asked of those that `to_fit_on` draws.
     labels: glomerulus -> label, of those that have one; sites: slide -> site.
     """
     data = Embeddings(paths)
@@ -50,7 +53,8 @@ def probe(
         common = {"extractor": extractor, "of": of, "chance": 1 / len(set(y)), "n": len(y), "weights": data.weights}
         folds = list(GroupKFold(min(_FOLDS, len(set(slides)))).split(x, y, slides))
         scores = [_fit_and_score(x, y, fit, judge) for fit, judge in folds]
-        rows.append(common | {"examples": "all", **_summary(scores)})
+        apart = silhouette(SCALERS[data.scale]().fit_transform(x), np.unique(y, return_inverse=True)[1], seed)
+        rows.append(common | {"examples": "all", "silhouette": apart, **_summary(scores)})
         for shot in shots if of == "label" else ():
             rng = np.random.default_rng(seed)
             few = [_fit_and_score(x, y, _draw(y, fit, shot, rng), judge) for _ in range(_DRAWS) for fit, judge in folds]
