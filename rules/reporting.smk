@@ -149,7 +149,32 @@ rule draw_variants:
         "../workflow_scripts/draw_variants.py"
 
 
+rule write_atlas:
+    """The cohort's glomeruli by grade, on one page."""
+    input:
+        glomeruli="results/glomeruli.csv",
+        grades="results/clusters/grades.json",
+        crops=expand("results/crops/{slide}.zarr.zip", slide=COHORT),
+    output:
+        page=report("results/atlas.html", category="3 Grading", labels={"page": "atlas"}, caption="../report/atlas.rst"),
+    log:
+        "results/logs/write_atlas.log",
+    conda:
+        "../envs/report.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=per_attempt(3000),
+        runtime=per_attempt(60),
+    params:
+        code=code("write_atlas"),
+        sites=json.dumps(sites(COHORT), sort_keys=True),
+    script:
+        "../workflow_scripts/write_atlas.py"
+
+
 FIGURES = [
+    "results/atlas.html",
     "results/figures/k_scores.png",
     "results/figures/agreement.png",
     *(
@@ -171,6 +196,7 @@ onsuccess:
         ("results/figures/segmentations.png", "the pathologist's outlines beside each segmenter's"),
         ("results/detections/best/", "outlines to drag onto a slide in QuPath"),
         ("results/glomeruli.csv", "every glomerulus: where, how large, its grade, its cluster in every variant"),
+        ("results/atlas.html", "every glomerulus by grade, to look at in a browser"),
         ("results/grades_per_slide.tsv", "how many glomeruli of every slide have each grade"),
         ("results/scores/grading.tsv", "how far the grades agree with the labels"),
         ("results/scores/variants.tsv", "every variant: agreement with the label, and with the site"),

@@ -12,6 +12,7 @@ from PIL import Image
 from shapely.geometry import box, shape
 from sklearn.metrics import adjusted_rand_score
 
+from glomerulearn.atlas import PER_GRADE
 from glomerulearn.crops import CropStore
 from glomerulearn.masks import MaskStore
 from glomerulearn.patches import PatchStore
@@ -169,6 +170,14 @@ def test_grades_are_the_chosen_variants_clusters(results):
     assert set(scores[scores["of"] == "site"]["name"]) == {"lab_a", "lab_b"}
     per_slide = pd.read_csv(results / "grades_per_slide.tsv", sep="\t").set_index("group")
     assert per_slide.loc["a01", "n"] == (whole["slide"] == "a01").sum()
+
+
+def test_atlas_shows_every_graded_glomerulus(results):
+    table = pd.read_csv(results / "glomeruli.csv")
+    page = (results / "atlas.html").read_text(encoding="utf-8")
+    shown = table["grade"].value_counts().clip(upper=PER_GRADE)
+    assert page.count("<figure ") == page.count("data:image/jpeg") == shown.sum() > 100
+    assert all(page.count(f'data-grade="{grade}"') == count for grade, count in shown.items())
 
 
 def test_figures_hold_something(results):

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from glomerulearn.crops import CropStore
 from glomerulearn.masks import MaskStore
 from glomerulearn.patches import PatchStore
+from glomerulearn.pictures import pictures
 
 # told apart with any colour vision (Okabe, Ito 2008)
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#999999", "#7F3C8D")
@@ -170,8 +170,8 @@ class VariantFigures:
         self.points, self.explained = view.transform(self.data["vectors"]), view.explained_variance_ratio_.sum()
         self.shown = {method: _to_show(self.fit[f"labels_{method}"]) for method in self.fit["methods"].tolist()}
         names = self.data["glomerulus"].tolist()
-        self.images = _gallery_images(
-            crops, {names[index] for shown in self.shown.values() for each in shown for index in each}
+        self.images = pictures(
+            crops, {names[index] for shown in self.shown.values() for each in shown for index in each}, side_px=96
         )
 
     def draw(self, method: str, sites: Mapping[str, str], target: Path) -> None:
@@ -233,22 +233,6 @@ def _to_show(clusters: np.ndarray) -> list[np.ndarray]:
     """Which glomeruli stand for each cluster in the gallery."""
     rng = np.random.default_rng(0)
     return [rng.permutation(np.flatnonzero(clusters == number))[:_PER_CLUSTER] for number in range(clusters.max() + 1)]
-
-
-def _gallery_images(crops: Sequence[Path], wanted: set[str], side: int = 96) -> dict[str, np.ndarray]:
-    """Small pictures of glomeruli with their outline: name -> uint8 (side, side, 3)."""
-    pictures = {}
-    for path in crops:
-        store = CropStore(path)
-        for index, name in enumerate(store.records["glomerulus"]):
-            if name not in wanted:
-                continue
-            image, mask = store.read("images", index).copy(), store.read("masks", index)
-            if not mask.all():
-                contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-                cv2.drawContours(image, contours, -1, (0, 0, 0), max(1, mask.shape[0] // 110))
-            pictures[name] = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-    return pictures
 
 
 def _titled(extractor: str, weights: Mapping[str, str]) -> str:
