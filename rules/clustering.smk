@@ -211,6 +211,28 @@ rule collect_glomeruli:
         "../workflow_scripts/collect_glomeruli.py"
 
 
+rule grade_outlines:
+    """The outlines of every slide again, each in the class of its grade."""
+    input:
+        glomeruli="results/glomeruli.csv",
+        detections=expand("results/detections/best/{slide}.geojson", slide=SLIDES),
+    output:
+        expand("results/graded/{slide}.geojson", slide=SLIDES),
+    log:
+        "results/logs/grade_outlines.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=per_attempt(2000),
+        runtime=per_attempt(60),
+    params:
+        code=code("grade_outlines"),
+    script:
+        "../workflow_scripts/grade_outlines.py"
+
+
 rule score_grades:
     """How far the grades agree with the labels, and how many glomeruli of every slide and patient have each."""
     input:
@@ -282,6 +304,7 @@ rule grading:
     """Target: every glomerulus in every variant, and its grade."""
     input:
         "results/glomeruli.csv",
+        expand("results/graded/{slide}.geojson", slide=SLIDES),
         "results/scores/variants.tsv",
         "results/scores/grading.tsv",
         "results/scores/probes.tsv",

@@ -195,6 +195,7 @@ onsuccess:
         ("results/scores/segmenters.tsv", "how well each segmenter does on slides it never saw"),
         ("results/figures/segmentations.png", "the pathologist's outlines beside each segmenter's"),
         ("results/detections/best/", "outlines to drag onto a slide in QuPath"),
+        ("results/graded/", "the same, coloured by grade"),
         ("results/glomeruli.csv", "every glomerulus: where, how large, its grade, its cluster in every variant"),
         ("results/atlas.html", "every glomerulus by grade, to look at in a browser"),
         ("results/grades_per_slide.tsv", "how many glomeruli of every slide have each grade"),

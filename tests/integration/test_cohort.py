@@ -180,6 +180,18 @@ def test_atlas_shows_every_graded_glomerulus(results):
     assert all(page.count(f'data-grade="{grade}"') == count for grade, count in shown.items())
 
 
+def test_outlines_come_back_with_their_grades(results):
+    table = pd.read_csv(results / "glomeruli.csv").set_index("glomerulus")
+    for slide in ("a01", "a04", "gone"):
+        found = json.loads((results / "graded" / f"{slide}.geojson").read_text())["features"]
+        plain = json.loads((results / "detections" / "best" / f"{slide}.geojson").read_text())["features"]
+        assert [each["geometry"] for each in found] == [each["geometry"] for each in plain]
+        for each in found:
+            row = table.loc[each["properties"]["name"]]
+            assert each["properties"]["classification"]["name"] == f"Grade {row['grade']}"
+            assert each["properties"]["measurements"]["Sclerosis axis"] == row["sclerosis_axis"]
+
+
 def test_figures_hold_something(results):
     figures = sorted((results / "figures").rglob("*.png"))
     assert len(figures) == 44 + 4

@@ -108,9 +108,10 @@ _PAGE = """<!doctype html>
   dialog table { border-spacing: .8rem .1rem; margin-left: -.8rem }
 </style>
 <h1>Atlas of glomeruli</h1>
-<p>{{ n }} glomeruli of {{ n_slides }} slide{{ "s" if n_slides != 1 }}, by grade. A grade is a group of the variant {{ variant }}, which was chosen
-without labels; grade 0 is the group whose glomeruli are the least scarred by measure. Within a grade they stand from the least
-to the most scarred, by their place on the sclerosis axis (the more contrast, edges and fine structure, the lower).
+<p>{{ n }} glomeruli of {{ n_slides }} slide{{ "s" if n_slides != 1 }}, by grade. A grade is a group of the variant
+{{ variant }}, which was chosen without labels; grade 0 is the group whose glomeruli are the least scarred by measure. Within a
+grade they stand from the least to the most scarred, by their place on the sclerosis axis (the more contrast, edges and fine
+structure, the lower).
 {% if labels %}
 Labels had no part in it. A red frame: another grade than most glomeruli with the same label.
 {% endif %}
