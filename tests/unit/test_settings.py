@@ -58,6 +58,7 @@ def test_shipped_configurations_are_valid(preset):
             "my.pth",
             ["`embedding: efficientnet: weights`", "'my.pth'", "3 networks"],
         ),
+        (["reduction", "tsne", "components"], 3, ["`reduction: tsne: components`", "3", "1 or 2"]),
         (["reduction", "site_effect"], "harmony", ["`reduction: site_effect`", "none, centre or combat"]),
         (["embedding", "vgg19", "sha256"], "abc", ["`embedding: vgg19: sha256`", "64 hexadecimal"]),
         (["slides"], None, ["`slides` and `crops`"]),

@@ -94,7 +94,7 @@ def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int, scale:
             n_jobs=1,
         )  # fmt: skip
     else:
-        method = _TSNE(min(components, 2), min(settings["neighbours"], max(2, (n - 1) // 3)), seed)
+        method = _TSNE(components, min(settings["neighbours"], max(2, (n - 1) // 3)), seed)
     return Pipeline([*first, (name, method)])
 
 
