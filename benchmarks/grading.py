@@ -1,6 +1,6 @@
 """Crops per second of embedding against the bare network, and minutes of reducing and clustering N glomeruli.
 
-    python benchmarks/grading.py WORK --crops ../shared/data/glomeruli-crops [--rounds 3] [--n 2000]
+    python benchmarks/grading.py WORK --crops ../shared/data/glomeruli-crops [--rounds 3] [--n 2000] [--vectors FOLDER]
 
 Embedding is timed as a job does it (crop store to vectors file) and as the bare network on tensors in memory, in turns, in
 one run. The N vectors are those of the crops, drawn again with a little noise, so that spaces look as they do in earnest.
@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slides", type=int, default=4, help="embed the crops of so many slides")
+    parser.add_argument("--vectors", type=Path, help="folder of vectors of many glomeruli, in place of those slides'")
     parser.add_argument("--n", type=int, nargs="*", default=[2000])
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def main() -> None:
         import_crops(slide, rows.to_dict("records"), config["cropping"], stores[-1])
     job, bare = embedding_figures(config, stores, arguments.work, arguments.rounds)
     print(f"embedding: {job:.2f} crops/s as a job, {bare:.2f} of the bare network: {job / bare:.2f}")
-    vectors = sorted((arguments.work / "vectors").glob("*.npz"))
+    vectors = sorted((arguments.vectors or arguments.work / "vectors").glob("*.npz"))
     for n in arguments.n:
         seconds = clustering_figures(config, vectors, n, arguments.work)
         for name, (reducing, clustering) in seconds.items():
