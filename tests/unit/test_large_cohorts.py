@@ -64,6 +64,18 @@ def test_a_sample_is_fitted_and_all_are_placed(reducer, cohort, tmp_path, monkey
         assert adjusted_rand_score(which, table[f"x_{reducer}_{method}"]) > 0.9, method
 
 
+def test_very_many_long_vectors_are_clustered_along_their_leading_components(cohort, tmp_path, monkeypatch):
+    paths, which = cohort
+    monkeypatch.setattr(reduction, "_LONGEST", 5)
+    dimensions = []
+    for exact in (600, 599):
+        monkeypatch.setattr(reduction, "EXACT", exact)
+        table, _ = clusters(paths, "none", [], tmp_path / str(exact))
+        dimensions.append(np.load(tmp_path / str(exact) / "c.npz")["coordinates"].shape[1])
+        assert adjusted_rand_score(which, table["x_none_silhouette"]) > 0.95
+    assert dimensions == [12, 5]
+
+
 def test_the_sample_is_the_same_in_every_space_and_everything_where_it_can_be(monkeypatch):
     rows = np.arange(0, 90, 3)
     assert large_cohorts.to_fit_on(rows, 0) is rows
