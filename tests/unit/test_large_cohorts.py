@@ -69,7 +69,7 @@ def test_very_many_long_vectors_are_clustered_along_their_leading_components(coh
     monkeypatch.setattr(reduction, "_LONGEST", 5)
     dimensions = []
     for exact in (600, 599):
-        monkeypatch.setattr(reduction, "EXACT", exact)
+        monkeypatch.setattr(reduction, "EXACT_LONG", exact)
         table, _ = clusters(paths, "none", [], tmp_path / str(exact))
         dimensions.append(np.load(tmp_path / str(exact) / "c.npz")["coordinates"].shape[1])
         assert adjusted_rand_score(which, table["x_none_silhouette"]) > 0.95

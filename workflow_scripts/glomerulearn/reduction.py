@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 REDUCERS = ("none", "pca", "isomap", "tsne", "umap")
 MIN_REFERENCE = 10  # glomeruli below which neither neighbours nor clusters mean anything
-# glomeruli up to which Isomap sees all of them, t-SNE's neighbours are exact, and no reduction is none at all
-EXACT = 5000
-_LONGEST = 256  # dimensions that very many vectors are clustered in
+EXACT = 5000  # glomeruli up to which Isomap sees all of them and t-SNE's neighbours are exact
+EXACT_LONG = 1000  # glomeruli up to which vectors of any length are clustered as they are
+_LONGEST = 256  # dimensions of more glomeruli's vectors where no reduction is asked for
 _PCA_FIRST = 50  # neighbour methods work on the leading principal components
 # Networks' features keep their spread: giving all the same variance makes as much of those in which nothing happens. Only
 # measures of different units are brought to one variance.
@@ -79,7 +79,7 @@ def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int, scale:
         raise InputError(f"reducer {name!r} is unknown; known are {', '.join(REDUCERS)}")
     scaler = SCALERS[scale]()
     if name == "none":
-        long = n > EXACT and d > _LONGEST
+        long = n > EXACT_LONG and d > _LONGEST
         return make_pipeline(scaler, PCA(_LONGEST, random_state=seed)) if long else make_pipeline(scaler)
     components = min(settings["components"], n - 2, d)
     if name == "pca":
