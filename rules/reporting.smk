@@ -197,7 +197,7 @@ onsuccess:
         ("results/detections/best/", "outlines to drag onto a slide in QuPath"),
         ("results/graded/", "the same, coloured by grade"),
         ("results/glomeruli.csv", "every glomerulus: where, how large, its grade, its cluster in every variant"),
-        ("results/atlas.html", "every glomerulus by grade, to look at in a browser"),
+        ("results/atlas.html", "the glomeruli by grade, to look at in a browser"),
         ("results/grades_per_slide.tsv", "how many glomeruli of every slide have each grade"),
         ("results/scores/grading.tsv", "how far the grades agree with the labels"),
         ("results/scores/variants.tsv", "every variant: agreement with the label, and with the site"),

@@ -128,7 +128,8 @@ Pale: cut by an edge. For research; not for diagnosis.</p>
 <section>
 <h2>Grade {{ group.grade }}</h2>
 <p class="note">{{ group.n }} glomeruli, mean of the sclerosis axis {{ "%.2f" | format(group.axis) }}
-{%- if group.shown | length < group.n %}; {{ group.shown | length }} of them shown, spread evenly over the axis{% endif %}</p>
+{%- if group.shown | length < group.n %}; {{ group.shown | length }} of them shown:
+those unlike their label first, the others spread evenly over the axis{% endif %}</p>
 <div class="grid">
 {% for each in group.shown %}
 <figure class="{{ each.frame }}" tabindex="0"{% for key, value in each.facts %} data-{{ key }}="{{ value }}"{% endfor %}>

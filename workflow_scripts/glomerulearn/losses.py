@@ -28,11 +28,10 @@ def boundary_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     Area makes a mask right long before its edge is; where glomeruli touch, or a scar fades into the tissue, the edge decides.
     logits: (N, classes, h, w); labels: int64 (N, h, w), 0 = background.
     """
-    edges = _edge(1 - logits.softmax(1)[:, :1]), _edge((labels > 0)[:, None].float())
-    near = [_widen(edge, 2 * _TOLERANCE_PX + 1) for edge in edges]
-    found, true = edges
-    precision = (found * near[1]).sum() / (found.sum() + 1)
-    recall = (true * near[0]).sum() / (true.sum() + 1)
+    found, true = _edge(1 - logits.softmax(1)[:, :1]), _edge((labels > 0)[:, None].float())
+    near_px = 2 * _TOLERANCE_PX + 1
+    precision = (found * _widen(true, near_px)).sum() / (found.sum() + 1)
+    recall = (true * _widen(found, near_px)).sum() / (true.sum() + 1)
     return 1 - 2 * precision * recall / (precision + recall + 1e-6)
 
 

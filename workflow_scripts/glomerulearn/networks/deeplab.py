@@ -6,9 +6,9 @@ from glomerulearn.networks.weights import load_encoder_weights
 
 
 def deeplabv3plus(classes: int = 2, encoder: str = "resnet34", weights: str = "none") -> nn.Module:
-    """DeepLabV3+ on a torchvision encoder (`resnet18`, `resnet34`, `resnet50`, ...) or `efficientnet_lite0`.
+    """DeepLabV3+ on a torchvision encoder (`resnet18`, `resnet34`, `resnet50`, ...) or `efficientnet_lite0` (to 2).
 
-    weights: `none` (from scratch), `torchvision` or, for `efficientnet_lite0`, `package` (ImageNet), or a path to a local
+    weights: `none` (from scratch), `torchvision` or, for the latter, `package` (ImageNet), or a path to a local
     state dict.
     Input: float (N, 3, h, w), h and w divisible by `stride`. Output: logits (N, classes, h, w).
     """

