@@ -13,12 +13,23 @@ from glomerulearn.export import WRITERS
 from glomerulearn.slides import open_slide
 
 sys.path.insert(0, str(runs.ROOT / "benchmarks"))
-from kidney_mini import SPLITS, slide_sheet
+from kidney_mini import slide_sheet
+
+# of every institution one slide to learn from, and as few others as say whether that was learnt
+SPLIT = {
+    "train": ("HE_I_1_S_1", "HE_I_2_S_4", "HE_I_3_S_3", "PAS_I_4_S_5"),
+    "val": ("HE_I_1_S_3",),
+    "test": ("HE_I_2_S_2", "HE_I_3_S_1", "PAS_I_4_S_3"),
+}
 
 
-def in_other_guises(shared, sheet):
-    """Write two slides' outlines as other programs would, and add a damaged and a truncated slide and a plain image."""
-    rows = {row["slide"]: row for row in runs.read_sheet(sheet)}
+def few_in_other_guises(shared, sheet):
+    """Keep the slides of `SPLIT`; write two slides' outlines as other programs would; add a damaged and a truncated slide and
+    a plain image."""
+    split = {slide: name for name, slides in SPLIT.items() for slide in slides}
+    rows = {
+        row["slide"]: row | {"split": split[row["slide"]]} for row in runs.read_sheet(sheet) if row["slide"] in split
+    }
     for slide, program in (("HE_I_1_S_1", "asap"), ("PAS_I_4_S_5", "imagescope")):
         frame = Frame((slide,), 10_000, 10_000)
         found = read_annotation(rows[slide]["annotation"], {"Normal": "Normal", "Sclerosed": "Sclerosed"}, frame)
@@ -40,30 +51,34 @@ def in_other_guises(shared, sheet):
 
 def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
     sheet = slide_sheet(shared, tmp_path / "slides.tsv", "hard")
-    in_other_guises(shared, sheet)
+    few_in_other_guises(shared, sheet)
     config = runs.demo_settings(slides=str(sheet))
     config["embedding"]["extractors"] = ["efficientnet"]
     config["outlines"] = {"classes": {"Normal": "normal", "Sclerosed": "sclerosed"}}
     # SegNet, from scratch, takes longer than a test may to learn real tissue
-    config["segmentation"] |= {"segmenters": ["unet"], "epochs": 8, "windows_per_epoch": 800, "patience": 8}
+    config["segmentation"] |= {"segmenters": ["unet"], "epochs": 4, "windows_per_epoch": 320}
+    config["segmentation"]["networks"] = {"unet": {"encoder": "efficientnet_lite0", "weights": "package"}}
+    config["segmentation"]["learning_rate"] = {"unet": 0.001}
     result = runs.snakemake(tmp_path / "work", config)
     assert result.returncode == 0, result.stdout[-6000:]
     results = tmp_path / "work" / "results"
 
     quality = pd.read_csv(results / "qc" / "slides.tsv", sep="\t").set_index("slide")
-    assert (quality["status"] == "ok").drop("truncated").all() and quality["n_outlines"].sum() == 788
+    assert (quality["status"] == "ok").drop("truncated").all() and quality[
+        "n_outlines"
+    ].sum() == 22 + 154 + 13 + 79 + 41 + 69 + 24 + 94
     assert (quality["reader"].drop(["truncated", "plain"]) == "native JPEG tiles").all()
     formats = quality["annotation_format"].value_counts().to_dict()
-    assert formats == {"QuPath GeoJSON": 12, "ASAP XML": 1, "Aperio ImageScope XML": 1}
+    assert formats == {"QuPath GeoJSON": 6, "ASAP XML": 1, "Aperio ImageScope XML": 1}
     assert quality.loc["truncated", "status"] == "failed" and "truncated.svs" in quality.loc["truncated", "reason"]
     assert quality.loc["damaged", "n_damaged"] > 0 and quality.loc["plain", "mpp_origin"] == "sheet"
     scores = pd.read_csv(results / "scores" / "segmenters.tsv", sep="\t")
     test = scores[scores["split"] == "test"]
-    assert set(test["slide"]) == {*SPLITS["hard"]["test"], "all"}
+    assert set(test["slide"]) == {*SPLIT["test"], "all"}
     overall = test[test["slide"] == "all"].set_index("segmenter")
     print(overall.round(3).to_string())
     assert overall.loc["unet", "dice"] > 0.7
-    assert (overall["n_glomeruli"] == 60 + 69 + 24 + 94).all()
+    assert (overall["n_glomeruli"] == 69 + 24 + 94).all()
 
     variants = pd.read_csv(results / "scores" / "variants.tsv", sep="\t")
     # trained this briefly, the networks miss the sclerosed glomeruli: with one label only there is no ARI with it

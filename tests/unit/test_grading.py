@@ -33,7 +33,7 @@ from glomerulearn.glomeruli import TABLE_COLUMNS
 from glomerulearn.grading import add_grades, confusion, order_grades, score_grades, shares
 from glomerulearn.masks import write_masks
 from glomerulearn.measuring import measure_slide
-from glomerulearn.models import save_model
+from glomerulearn.models import autocast, save_model
 from glomerulearn.morphology import FEATURES, axis_scale, measure, sclerosis_axis
 from glomerulearn.networks.blocks import masked_mean
 from glomerulearn.networks.segmenters import build_segmenter, encode
@@ -220,9 +220,9 @@ def test_segmenters_encoder_embeds(crop_store, tmp_path):
     assert found.vectors.shape == (6, 320) and found.weights == "those of the unet segmenter"
     # what the segmenter sees of the glomerulus, from -1 to 1 as in training
     images, masks = map(torch.from_numpy, prepare(CropStore(crop_store), PIXELS, 64, "reinhard"))
-    with torch.no_grad():
+    with torch.no_grad(), autocast("auto", CPU):
         features = encode(model, to_rgb(images) * 2 - 1)
-    assert np.allclose(found.vectors, masked_mean(features, masks).numpy(), atol=0.2)
+    assert np.allclose(found.vectors, masked_mean(features.float(), masks).numpy(), atol=0.2)
 
 
 def test_contrastive_encoder_trains_and_embeds(crop_store, tmp_path):

@@ -20,16 +20,12 @@ from sklearn.metrics import (
 
 from glomerulearn.agreement import agreement, site_of
 from glomerulearn.choice import silhouette_of_nothing
-from glomerulearn.clusterers import CLUSTERERS, join, silhouette
+from glomerulearn.clusterers import CLUSTERERS, Silhouettes, join
 
 log = logging.getLogger(__name__)
 
-# score function, and whether more is better
-METRICS = {
-    "silhouette": (silhouette, True),
-    "davies_bouldin": (lambda points, labels, seed: davies_bouldin_score(points, labels), False),
-    "calinski_harabasz": (lambda points, labels, seed: calinski_harabasz_score(points, labels), True),
-}
+# whether more is better
+METRICS = {"silhouette": True, "davies_bouldin": False, "calinski_harabasz": True}
 _BOOTSTRAPS = 10
 
 VARIANT_COLUMNS = (
@@ -87,16 +83,18 @@ class _Scores:
 
     def __init__(self, data: Mapping, points: np.ndarray, sites: np.ndarray, seed: int):
         self.data, self.points, self.sites, self.seed = data, points, sites, seed
+        self.silhouette, self.silhouette_embedding = Silhouettes(points, seed), Silhouettes(data["vectors"], seed)
 
     def row(self, labels: np.ndarray, refit: Callable) -> dict:
         """One row of a score table; what needs two clusters is NaN where there is one."""
-        several = labels.max() > 0
-        scores = {
-            name: float(score(self.points, labels, self.seed)) if several else float("nan")
-            for name, (score, _) in METRICS.items()
-        }
-        vectors = self.data["vectors"]
-        scores["silhouette_embedding"] = silhouette(vectors, labels, self.seed) if several else float("nan")
+        scores = dict.fromkeys((*METRICS, "silhouette_embedding"), float("nan"))
+        if labels.max() > 0:
+            scores = {
+                "silhouette": self.silhouette(labels),
+                "davies_bouldin": float(davies_bouldin_score(self.points, labels)),
+                "calinski_harabasz": float(calinski_harabasz_score(self.points, labels)),
+                "silhouette_embedding": self.silhouette_embedding(labels),
+            }
         scores["stability"] = stability(self.points, labels, refit, self.seed)
         facts = {"n": len(labels), "n_sites": len(set(self.sites) - {""}), "weights": str(self.data["weights"])}
         return {"k": int(labels.max()) + 1, **scores, **agreement(labels, self.sites, "site"), **facts}
@@ -129,7 +127,7 @@ def _kmeans_again(k: int, seed: int) -> Callable:
 def choose_k(table: pd.DataFrame, metric: str) -> int:
     """The k whose `metric` is best."""
     column = table[metric]
-    return int(table.loc[column.idxmax() if METRICS[metric][1] else column.idxmin(), "k"])
+    return int(table.loc[column.idxmax() if METRICS[metric] else column.idxmin(), "k"])
 
 
 def stability(points: np.ndarray, labels: np.ndarray, refit: Callable, seed: int) -> float:
