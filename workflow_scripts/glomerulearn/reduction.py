@@ -43,6 +43,8 @@ class Reduction(NamedTuple):
 
     def place(self, vectors: np.ndarray, sites: np.ndarray) -> np.ndarray:
         """Coordinates float64 (n, components) of new vectors (n, d) from slides of these sites (n,; "" = unknown)."""
+        if "umap" in self.reducer.named_steps:
+            _keep_compiled()
         return np.asarray(self.reducer.transform(self.site_effect.transform(vectors, sites)), np.float64)
 
 
@@ -92,6 +94,7 @@ def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int, scale:
     elif name == "umap":
         from umap import UMAP
 
+        _keep_compiled()
         method = UMAP(
             n_neighbors=min(settings["neighbours"], n - 1), n_components=components, min_dist=0.0, random_state=seed,
             n_jobs=1,
@@ -99,6 +102,19 @@ def make_reducer(name: str, n: int, d: int, settings: Mapping, seed: int, scale:
     else:
         method = _TSNE(components, min(settings["neighbours"], max(2, (n - 1) // 3)), seed)
     return Pipeline([*first, (name, method)])
+
+
+def _keep_compiled() -> None:
+    """Have Numba keep what it compiles of UMAP: compiling it again is most of what a job on hundreds of glomeruli takes."""
+    from umap import layouts, umap_, utils
+
+    for module in (layouts, umap_, utils):
+        for function in vars(module).values():
+            if hasattr(function, "enable_caching"):  # Numba compiles it
+                try:
+                    function.enable_caching()
+                except RuntimeError:  # no folder to keep it in
+                    return
 
 
 def reduce_embeddings(
