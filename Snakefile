@@ -28,3 +28,4 @@ rule all:
         rules.detection.input,
         rules.grading.input,
         FIGURES,
+        ANNDATA,

@@ -95,6 +95,7 @@ OWN_MODELS = {
     **{name: name for name in config["embedding"]["fine_tune"]},
 }
 SPACES = [(extractor, reducer) for extractor in EXTRACTORS for reducer in REDUCERS]
+REDUCED = [(extractor, reducer) for extractor, reducer in SPACES if reducer != "none"]
 # the variants' disagreement is one more space to cluster in
 CONSENSUS = [("consensus", "variants")] if config["clustering"]["consensus"] else []
 # unet.fold2: the U-Net of the second round of cross-validation
@@ -205,6 +206,15 @@ def sites(slides=None):
         name: rows[0]["site"] for name, rows in CROPS.items()
     }
     return {name: found[name] for name in (reference() if slides is None else slides)}
+
+
+def described():
+    """Slide -> what the sheet says of where it comes from."""
+    rows = SLIDES | {name: rows[0] for name, rows in CROPS.items()}
+    return {
+        name: {key: row.get(key) or "" for key in ("site", "patient", "stain", "group", "split")}
+        for name, row in rows.items()
+    }
 
 
 def patients():

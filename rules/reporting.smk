@@ -173,6 +173,34 @@ rule write_atlas:
         "../workflow_scripts/write_atlas.py"
 
 
+rule write_anndata:
+    """Table, vectors and spaces of the cohort in one file, for scanpy."""
+    input:
+        glomeruli="results/glomeruli.csv",
+        grades="results/clusters/grades.json",
+        variants="results/scores/variants.tsv",
+        vectors=expand("results/embeddings/{extractor}/{slide}.npz", extractor=EXTRACTORS, slide=COHORT),
+        coordinates=[f"results/reductions/{extractor}_{reducer}.npz" for extractor, reducer in REDUCED],
+    output:
+        data="results/glomeruli.h5ad",
+    log:
+        "results/logs/write_anndata.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=per_attempt(4000),
+        runtime=per_attempt(60),
+    params:
+        code=code("write_anndata"),
+        extractors=EXTRACTORS,
+        spaces=[list(space) for space in REDUCED],
+        slides=json.dumps(described(), sort_keys=True),
+    script:
+        "../workflow_scripts/write_anndata.py"
+
+
 FIGURES = [
     "results/atlas.html",
     "results/figures/k_scores.png",
@@ -187,6 +215,7 @@ if set(SEGMENTERS) - set(PRETRAINED):
     FIGURES.append("results/figures/learning_curves.png")
 if slides_of("test"):
     FIGURES.append("results/figures/segmentations.png")
+ANNDATA = ["results/glomeruli.h5ad"] if config["anndata"] else []
 
 
 onsuccess:
@@ -197,6 +226,7 @@ onsuccess:
         ("results/detections/best/", "outlines to drag onto a slide in QuPath"),
         ("results/graded/", "the same, coloured by grade"),
         ("results/glomeruli.csv", "every glomerulus: where, how large, its grade, its cluster in every variant"),
+        ("results/glomeruli.h5ad", "the same with vectors and spaces, for scanpy"),
         ("results/atlas.html", "the glomeruli by grade, to look at in a browser"),
         ("results/grades_per_slide.tsv", "how many glomeruli of every slide have each grade"),
         ("results/scores/grading.tsv", "how far the grades agree with the labels"),

@@ -4,6 +4,7 @@ import json
 import shutil
 import zipfile
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -190,6 +191,17 @@ def test_outlines_come_back_with_their_grades(results):
             row = table.loc[each["properties"]["name"]]
             assert each["properties"]["classification"]["name"] == f"Grade {row['grade']}"
             assert each["properties"]["measurements"]["Sclerosis axis"] == row["sclerosis_axis"]
+
+
+def test_anndata_holds_the_table_and_every_vector(results):
+    table, data = pd.read_csv(results / "glomeruli.csv"), anndata.read_h5ad(results / "glomeruli.h5ad")
+    assert data.obs_names.tolist() == table["glomerulus"].tolist()
+    assert np.allclose(data[:, "contrast"].X[:, 0], table["contrast"])
+    assert data.obs["grade"].astype(int).tolist() == table["grade"].tolist()
+    assert set(data.obs["site"]) == {"lab_a", "lab_b"} and set(data.obs["split"]) == {"train", "val", "test", "predict"}
+    own = np.load(results / "embeddings" / "autoencoder" / "a02.npz")
+    assert np.array_equal(data[own["glomerulus"].tolist()].obsm["X_autoencoder"], own["vectors"])
+    assert data.obsm["X_efficientnet_umap"].shape[0] == len(table) and len(data.obsm) == 2 + 2 * 4 + 1
 
 
 def test_figures_hold_something(results):

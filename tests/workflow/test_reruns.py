@@ -83,7 +83,7 @@ def test_one_new_slide_costs_its_own_jobs(finished, cohort):
     assert jobs == {
         "tile_slide": 1, "infer_masks": 1, "crop_glomeruli": 1, "embed_glomeruli": 2, "measure_glomeruli": 1,
         "assign_clusters": 1, "collect_qc": 1, "collect_glomeruli": 1, "score_grades": 1, "write_atlas": 1,
-        "grade_outlines": 1,
+        "grade_outlines": 1, "write_anndata": 1,
     }  # fmt: skip
 
 
@@ -99,7 +99,7 @@ def test_one_new_train_slide_trains_again(finished, cohort):
 RESCORED = {
     "label_glomeruli": 1, "collect_variants": 1, "order_grades": 1, "probe_embeddings": 1, "collect_glomeruli": 1,
     "score_grades": 1, "draw_variants": 11, "draw_agreement": 1, "write_atlas": 1,
-    "grade_outlines": 1,
+    "grade_outlines": 1, "write_anndata": 1,
 }  # fmt: skip
 
 
@@ -132,7 +132,8 @@ def test_removed_slide_reruns_summaries_only(finished, cohort):
     rows = [row for row in runs.read_sheet(cohort / "first.tsv") if row["slide"] != "b05"]
     sheet = runs.write_sheet(cohort / "fewer.tsv", rows)
     assert planned(work, config | {"slides": str(sheet)}) == {
-        "collect_qc": 1, "collect_glomeruli": 1, "score_grades": 1, "write_atlas": 1, "grade_outlines": 1
+        "collect_qc": 1, "collect_glomeruli": 1, "score_grades": 1, "write_atlas": 1, "grade_outlines": 1,
+        "write_anndata": 1,
     }  # fmt: skip
 
 
