@@ -64,10 +64,14 @@ rule measure:
 rule fit:
     output: "results/fits/{space}.joblib", "results/fits/{space}.npz"
     shell: "touch {output}"
+rule pack:
+    input: expand("results/fits/{space}.{kind}", space=SPACES, kind=("joblib", "npz"))
+    output: "results/fits/fitted.zip"
+    shell: "touch {output}"
 rule assign:
     input:
         expand("results/embeddings/{extractor}/{{slide}}.npz", extractor=EXTRACTORS),
-        expand("results/fits/{space}.{kind}", space=SPACES, kind=("joblib", "npz")),
+        "results/fits/fitted.zip",
     output: "results/assignments/{slide}.csv"
     shell: "touch {output}"
 rule collect:
@@ -238,6 +242,7 @@ def step(folder: Path, reducer: str, name: str) -> None:
     from glomerulearn.assignment import assign_clusters
     from glomerulearn.clusterers import CLUSTERERS
     from glomerulearn.clustering import cluster_glomeruli
+    from glomerulearn.fitted import pack_fits
     from glomerulearn.reduction import reduce_embeddings
 
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -253,9 +258,10 @@ def step(folder: Path, reducer: str, name: str) -> None:
         scores = folder / f"{reducer}.k.tsv", folder / f"{reducer}.variants.tsv"
         cluster_glomeruli("x", reducer, coordinates, {}, settings, 0, fits, *scores)
     else:
-        models = {("x", reducer): model}, {("x", reducer): fits}
+        fitted = folder / f"{reducer}.zip"
+        pack_fits({("x", reducer): model}, {("x", reducer): fits}, (), fitted)
         tables = [
-            assign_clusters(path.stem, "", {"x": path}, *models, (), folder / "assigned.csv") for path in paths[:PLACED]
+            assign_clusters(path.stem, "", {"x": path}, fitted, folder / "assigned.csv") for path in paths[:PLACED]
         ]
         truth = np.concatenate([table["glomerulus"].str[-1] for table in tables])
         for method in ("silhouette", *CLUSTERERS):

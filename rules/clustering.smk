@@ -102,13 +102,35 @@ if CONSENSUS:
             "../workflow_scripts/find_consensus.py"
 
 
+rule pack_fits:
+    """All that new glomeruli are placed with, in one file."""
+    input:
+        reducers=[f"results/reductions/{extractor}_{reducer}.joblib" for extractor, reducer in SPACES],
+        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES + CONSENSUS],
+        voices=[f"results/reductions/{extractor}_{reducer}.json" for extractor, reducer in CONSENSUS],
+    output:
+        fitted="results/clusters/fitted.zip",
+    log:
+        "results/logs/pack_fits.log",
+    conda:
+        "../envs/analysis.yaml"
+    container:
+        config["container"]
+    resources:
+        mem_mb=per_attempt(500),
+        runtime=per_attempt(10),
+    params:
+        code=code("pack_fits"),
+        spaces=[list(space) for space in SPACES],
+    script:
+        "../workflow_scripts/pack_fits.py"
+
+
 rule assign_clusters:
     """Give every glomerulus of a slide its cluster in every variant."""
     input:
         embeddings=expand("results/embeddings/{extractor}/{{slide}}.npz", extractor=EXTRACTORS),
-        reducers=[f"results/reductions/{extractor}_{reducer}.joblib" for extractor, reducer in SPACES],
-        fits=[f"results/clusters/{extractor}_{reducer}.npz" for extractor, reducer in SPACES + CONSENSUS],
-        voices=[f"results/reductions/{extractor}_{reducer}.json" for extractor, reducer in CONSENSUS],
+        fitted="results/clusters/fitted.zip",
     output:
         table="results/assignments/{slide}.csv",
     log:
@@ -128,7 +150,6 @@ rule assign_clusters:
             sites([wildcards.slide])[wildcards.slide] if config["reduction"]["site_effect"] != "none" else ""
         ),
         extractors=EXTRACTORS,
-        spaces=[list(space) for space in SPACES],
     script:
         "../workflow_scripts/assign_clusters.py"
 

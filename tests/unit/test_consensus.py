@@ -10,6 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from glomerulearn.assignment import assign_clusters
 from glomerulearn.clustering import VARIANT_COLUMNS, cluster_glomeruli
 from glomerulearn.consensus import SPACE, disagreement_space, find_consensus, heard
+from glomerulearn.fitted import pack_fits
 
 VOICES = [
     {"extractor": "a", "reducer": "pca", "method": "silhouette", "k": 2, "weight": 0.75},
@@ -87,7 +88,8 @@ def test_consensus_is_clustered_and_new_glomeruli_join_it(tmp_path):
     reducers = dict.fromkeys(spaces, tmp_path / "same.joblib")
     _save_identity(tmp_path / "same.joblib")
     embeddings = {name: tmp_path / "new.npz" for name, _ in spaces}
-    assigned = assign_clusters("new", "", embeddings, reducers, fits | {SPACE: files[0]}, [voices], tmp_path / "t.csv")
+    pack_fits(reducers, fits | {SPACE: files[0]}, [voices], tmp_path / "fitted.zip")
+    assigned = assign_clusters("new", "", embeddings, tmp_path / "fitted.zip", tmp_path / "t.csv")
     together = assigned["consensus_variants_silhouette"].tolist()
     assert together[1] == together[2] != together[0]
 

@@ -29,6 +29,7 @@ from glomerulearn.cropping import crop_glomeruli, import_crops
 from glomerulearn.crops import CropStore, write_crops
 from glomerulearn.embedding import embed_slide
 from glomerulearn.errors import InputError
+from glomerulearn.fitted import pack_fits
 from glomerulearn.glomeruli import TABLE_COLUMNS
 from glomerulearn.grading import add_grades, confusion, order_grades, score_grades, shares
 from glomerulearn.masks import write_masks
@@ -334,9 +335,10 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
     assert (table.loc[list(CLUSTERERS), "ari_label"] > 0.7).all()
     new, group = blobs(20, 2)
     slide = write_vectors(tmp_path / "new.npz", "new", new)
-    files = {("autoencoder", reducer): model}, {("autoencoder", reducer): fits}
-    assigned = assign_clusters("new", "", {"autoencoder": slide}, *files, [], tmp_path / "a.csv")
-    old = assign_clusters("ref", "", {"autoencoder": reference}, *files, [], tmp_path / "b.csv")
+    fitted = tmp_path / "fitted.zip"
+    pack_fits({("autoencoder", reducer): model}, {("autoencoder", reducer): fits}, [], fitted)
+    assigned = assign_clusters("new", "", {"autoencoder": slide}, fitted, tmp_path / "a.csv")
+    old = assign_clusters("ref", "", {"autoencoder": reference}, fitted, tmp_path / "b.csv")
     for method in ("silhouette", *CLUSTERERS):
         column = f"autoencoder_{reducer}_{method}"
         assert len(assigned) == 20 and abs(np.corrcoef(assigned[column], group)[0, 1]) > 0.9

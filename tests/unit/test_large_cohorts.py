@@ -11,6 +11,7 @@ from glomerulearn import large_cohorts, reduction
 from glomerulearn.assignment import assign_clusters
 from glomerulearn.clusterers import CLUSTERERS, LARGEST, silhouette
 from glomerulearn.clustering import cluster_glomeruli
+from glomerulearn.fitted import pack_fits
 from glomerulearn.reduction import REDUCERS, reduce_embeddings
 from glomerulearn.vectors import Embeddings
 
@@ -47,8 +48,8 @@ def clusters(paths, reducer, clusterers, folder):
     reduce_embeddings(reducer, paths, SETTINGS[reducer], True, "none", {}, 0, model, coordinates)
     settings = {"k_range": [3, 3], "metrics": ["silhouette"], "clusterers": ["kmeans", *clusterers]}
     cluster_glomeruli("x", reducer, coordinates, {}, settings, 0, fits, folder / "k.tsv", folder / "v.tsv")
-    models = {("x", reducer): model}, {("x", reducer): fits}
-    tables = [assign_clusters(path.stem, "", {"x": path}, *models, (), folder / "a.csv") for path in paths]
+    pack_fits({("x", reducer): model}, {("x", reducer): fits}, (), folder / "fitted.zip")
+    tables = [assign_clusters(path.stem, "", {"x": path}, folder / "fitted.zip", folder / "a.csv") for path in paths]
     return pd.concat(tables, ignore_index=True), len(np.load(fits)["glomerulus"])
 
 

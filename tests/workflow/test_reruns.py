@@ -37,6 +37,7 @@ def test_fresh_demo(tmp_path):
     assert jobs["read_outlines"] == jobs["label_glomeruli"] == 8
     assert jobs["infer_masks"] == 10 + 2 * 4 and jobs["embed_glomeruli"] == 40
     assert jobs["reduce_embeddings"] == 20 and jobs["cluster_glomeruli"] == 20 + 1 and jobs["assign_clusters"] == 10
+    assert jobs["pack_fits"] == jobs["write_anndata"] == 1
 
 
 def test_nothing_new_is_nothing_to_do(finished):
