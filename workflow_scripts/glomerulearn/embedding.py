@@ -40,7 +40,7 @@ def _embed(network: Extractor, store: CropStore, settings: Mapping, device: torc
             for start in progress(range(0, len(images), batch)):
                 now = [torch.from_numpy(part[start : start + batch]).to(device) for part in (images, masks)]
                 turned = [
-                    network.embed(*(orientation(each, number) for each in now)).float()
+                    network.embed(*(orientation(each, number).contiguous() for each in now)).float()
                     for number in range(settings["orientations"])
                 ]
                 parts.append(torch.stack(turned).mean(0).cpu().numpy())
