@@ -76,12 +76,15 @@ def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
     assert set(test["slide"]) == {*SPLIT["test"], "all"}
     overall = test[test["slide"] == "all"].set_index("segmenter")
     print(overall.round(3).to_string())
-    assert overall.loc["unet", "dice"] > 0.7
+    assert overall.loc["unet", "dice"] > 0.75
     assert (overall["n_glomeruli"] == 69 + 24 + 94).all()
 
     variants = pd.read_csv(results / "scores" / "variants.tsv", sep="\t")
-    # trained this briefly, the networks miss the sclerosed glomeruli: with one label only there is no ARI with it
-    assert len(variants) == 20 + 4 and variants[["ari_site", "stability"]].notna().all(axis=None)
-    assert (variants["n_labelled"] > 400).all() and (variants["n_sites"] == 4).all()
+    assert len(variants) == 20 + 4 and variants[["ari_label", "ari_site", "stability"]].notna().all(axis=None)
+    assert (variants["n_labelled"] > 300).all() and (variants["n_sites"] == 4).all()
+    grading = pd.read_csv(results / "scores" / "grading.tsv", sep="\t").iloc[0]
+    print(grading.to_string())
+    assert grading["ari"] > 0.6 and grading["axis_auc"] > 0.95
     glomeruli = pd.read_csv(results / "glomeruli.csv")
-    assert (glomeruli["label"] == "normal").sum() > 400 and glomeruli["area_um2"].median() > 5_000
+    labels = glomeruli["label"].value_counts()
+    assert labels["normal"] > 250 and labels["sclerosed"] > 50 and glomeruli["area_um2"].median() > 5_000

@@ -154,7 +154,7 @@ def test_slurm_has_seen_every_job_and_chains_go_together(remote):
     assert names.keys() == record.keys()
     jobs = list((work / "results" / "logs").rglob("*.log"))
     killed = 2
-    assert (len(jobs), len(names)) == (41, 17 + killed), names
+    assert (len(jobs), len(names)) == (41, 18 + killed), names
 
 
 def test_submissions_of_the_demo_cohort(tmp_path):
