@@ -1,6 +1,7 @@
 """Crops per second of embedding against the bare network, and minutes of reducing and clustering N glomeruli.
 
-    python benchmarks/grading.py WORK --crops ../shared/data/glomeruli-crops [--rounds 3] [--n 2000] [--vectors FOLDER]
+    python benchmarks/grading.py WORK --crops ../shared/data/glomeruli-crops [--rounds 3] [--slides SESCAM_4_0] [--n 2000 20000]
+        [--vectors FOLDER]
 
 Embedding is timed as a job does it (crop store to vectors file) and as the bare network on tensors in memory, in turns, in
 one run. The N vectors are those of the crops, drawn again with a little noise, so that spaces look as they do in earnest.
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--crops", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slides", type=int, default=4, help="embed the crops of so many slides")
+    parser.add_argument("--slides", nargs="+", default=["SESCAM_4_0"], help="embed the crops of these")
     parser.add_argument("--vectors", type=Path, help="folder of vectors of many glomeruli, in place of those slides'")
     parser.add_argument("--n", type=int, nargs="*", default=[2000])
     arguments = parser.parse_args()
@@ -112,7 +113,7 @@ def main() -> None:
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     sheet = pd.read_csv(crop_sheet(arguments.crops.resolve().parent, arguments.work / "crops.tsv"), sep="\t")
     stores = []
-    for slide, rows in list(sheet.groupby("slide"))[: arguments.slides]:
+    for slide, rows in sheet[sheet["slide"].isin(arguments.slides)].groupby("slide"):
         stores.append(arguments.work / f"{slide}.zarr.zip")
         import_crops(slide, rows.to_dict("records"), config["cropping"], stores[-1])
     job, bare = embedding_figures(config, stores, arguments.work, arguments.rounds)

@@ -345,6 +345,14 @@ def test_fitted_once_then_assigned(reducer, tmp_path):
         assert np.array_equal(old[column][:56], np.load(fits)[f"labels_{method}"])
 
 
+def test_what_is_compiled_of_umap_is_kept():
+    from umap import umap_, utils
+
+    reduction.make_reducer("umap", 100, 60, {"components": 2, "neighbours": 15}, 0, "kept")
+    for function in (utils.fast_knn_indices, umap_.smooth_knn_dist, utils.submatrix):
+        assert function.stats.cache_path is not None, function
+
+
 @pytest.mark.parametrize("reducer", ["isomap", "tsne"])
 def test_large_cohorts_are_fitted_by_sample_or_approximation(reducer, tmp_path, monkeypatch):
     vectors = blobs(200, 1, 6)[0]

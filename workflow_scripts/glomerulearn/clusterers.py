@@ -1,7 +1,7 @@
 """Clusterers beside K-means, each with its own way to choose how many clusters there are.
 
-Each is a function of points (n, d), the range of k and a seed that returns labels int (n,) and what fits the same to another
-sample. New points get the label of most of their nearest fitted neighbours, whatever the clusterer.
+Each is a function of points (n, d), the range of k, a seed and the points' `Silhouettes` that returns labels int (n,) and what
+fits the same to another sample. New points get the label of most of their nearest fitted neighbours, whatever the clusterer.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,10 @@ LARGEST = 5000  # points that graph clusterers and HDBSCAN are fitted to; the ot
 _FULL_COVARIANCE = 10  # dimensions up to which a Gaussian's covariance is not taken as diagonal
 
 Fit = Callable[[np.ndarray], np.ndarray]
+Score = Callable[[np.ndarray], float]
 
 
-def gaussian_mixture(points: np.ndarray, k_range: range, seed: int) -> tuple[np.ndarray, Fit]:
+def gaussian_mixture(points: np.ndarray, k_range: range, seed: int, score: Score) -> tuple[np.ndarray, Fit]:
     """Gaussian mixture; k by the Bayesian information criterion (Schwarz 1978)."""
     from sklearn.mixture import GaussianMixture
 
@@ -32,7 +33,7 @@ def gaussian_mixture(points: np.ndarray, k_range: range, seed: int) -> tuple[np.
     return best.predict(points), lambda sample: GaussianMixture(**settings).fit_predict(sample)
 
 
-def hdbscan(points: np.ndarray, k_range: range, seed: int) -> tuple[np.ndarray, Fit]:
+def hdbscan(points: np.ndarray, k_range: range, seed: int, score: Score) -> tuple[np.ndarray, Fit]:
     """HDBSCAN (Campello et al. 2013): as many clusters as are dense; points between them join the nearest."""
     from sklearn.cluster import HDBSCAN
 
@@ -47,7 +48,7 @@ def hdbscan(points: np.ndarray, k_range: range, seed: int) -> tuple[np.ndarray, 
     return _fit_some(fit, points, seed), fit
 
 
-def leiden(points: np.ndarray, k_range: range, seed: int) -> tuple[np.ndarray, Fit]:
+def leiden(points: np.ndarray, k_range: range, seed: int, score: Score) -> tuple[np.ndarray, Fit]:
     """Leiden communities (Traag et al. 2019) of the neighbour graph; the resolution with the best silhouette."""
     from sknetwork.clustering import Leiden
 
@@ -61,12 +62,11 @@ def leiden(points: np.ndarray, k_range: range, seed: int) -> tuple[np.ndarray, F
     found = {resolution: _fit_some(fit, points, seed) for resolution, fit in fits.items()}
     # a graph in many pieces has more communities than anybody asked for at any resolution
     asked = {key: labels for key, labels in found.items() if labels.max() + 1 in k_range} or found
-    score = Silhouettes(points, seed)
     best = max(asked, key=lambda resolution: score(asked[resolution]))
     return found[best], fits[best]
 
 
-def spectral(points: np.ndarray, k_range: range, seed: int) -> tuple[np.ndarray, Fit]:
+def spectral(points: np.ndarray, k_range: range, seed: int, score: Score) -> tuple[np.ndarray, Fit]:
     """Spectral clustering (Shi, Malik 2000) of the neighbour graph; the k with the best silhouette."""
     from sklearn.cluster import SpectralClustering
 
@@ -78,7 +78,6 @@ def spectral(points: np.ndarray, k_range: range, seed: int) -> tuple[np.ndarray,
 
     fits = {k: at(k) for k in k_range}
     found = {k: _fit_some(fit, points, seed) for k, fit in fits.items()}
-    score = Silhouettes(points, seed)
     best = max(found, key=lambda k: score(found[k]))
     return found[best], fits[best]
 

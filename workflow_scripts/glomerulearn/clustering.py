@@ -62,7 +62,7 @@ def cluster_glomeruli(
             found[metric] = table[table["k"] == k].to_dict("records")[0]
     for name in settings["clusterers"]:
         if name != "kmeans":
-            labels, refit = CLUSTERERS[name](points, ks, seed)
+            labels, refit = CLUSTERERS[name](points, ks, seed, score.silhouette)
             arrays[f"labels_{name}"] = labels = by_size(labels)
             found[name] = score.row(labels, lambda sample, refit=refit: (refit(sample), None))
     best = pd.DataFrame(
