@@ -1,13 +1,17 @@
 """Crops per second of embedding against the bare network, and minutes of reducing and clustering N glomeruli.
 
     python benchmarks/grading.py WORK --crops ../shared/data/glomeruli-crops [--rounds 3] [--slides SESCAM_4_0] [--n 2000 20000]
-        [--vectors FOLDER]
+        [--vectors FOLDER] [--workflow 2000]
 
 Embedding is timed as a job does it (crop store to vectors file) and as the bare network on tensors in memory, in turns, in
 one run. The N vectors are those of the crops, drawn again with a little noise, so that spaces look as they do in earnest.
+With --workflow, the jobs of all variants of the four default extractors are run by Snakemake on two cores, on such vectors.
 """
 
 import argparse
+import resource
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +35,7 @@ from glomerulearn.reduction import REDUCERS, reduce_embeddings
 from glomerulearn.vectors import Embeddings, write_vectors
 
 CPU = torch.device("cpu")
+FACTS = {"weights": "ImageNet", "scale": "kept"}
 
 
 def embedding_figures(config: dict, stores: list[Path], work: Path, rounds: int) -> tuple[float, float]:
@@ -62,16 +67,46 @@ def embed(store: Path, settings: dict, work: Path) -> Path:
     return target
 
 
+def drawn_again(vectors: np.ndarray, n: int) -> np.ndarray:
+    """n vectors float32 that look like some of these: rows drawn again, with a little noise."""
+    rng = np.random.default_rng(0)
+    drawn = vectors[rng.integers(len(vectors), size=n)]
+    return (drawn + rng.normal(0, 0.3, drawn.shape) * vectors.std(0)).astype(np.float32)
+
+
+def workflow_figures(vectors: list[Path], n: int, work: Path) -> tuple[float, float]:
+    """Seconds of clock and of processor that Snakemake's jobs take for all variants of n glomeruli, consensus included."""
+    shutil.rmtree(work, ignore_errors=True)
+    drawn, slides = drawn_again(Embeddings(vectors).vectors, n), 20
+    (work / "results/labels").mkdir(parents=True)
+    lines = ["glomerulus\timage\tmask\tslide\tsite\tlabel"]
+    for slide, rows in enumerate(np.array_split(np.arange(n), slides)):
+        records = pd.DataFrame({"glomerulus": [f"s{slide}-{row}" for row in rows], "cut": False})
+        # as long as each extractor's are
+        for extractor, length in {"autoencoder": 512, "vgg19": 512, "resnet50": 2048, "efficientnet": 3840}.items():
+            target = work / f"results/embeddings/{extractor}/s{slide}.npz"
+            write_vectors(target, f"s{slide}", records, drawn[rows, -length:], FACTS)
+        lines += [f"{name}\tnone\tnone\ts{slide}\tsite{slide % 4}\t" for name in records["glomerulus"]]
+        records.assign(label="", label_iou="")[["glomerulus", "label", "label_iou"]].to_csv(
+            work / f"results/labels/s{slide}.csv", index=False
+        )
+    (work / "crops.tsv").write_text("\n".join(lines) + "\n")
+    (work / "none").touch()  # no job opens an image
+    (work / "my.yaml").write_text("slides: null\ncrops: crops.tsv\n")
+    rules = ("reduce_embeddings", "cluster_glomeruli", "find_consensus", "collect_variants")  # the rest is there
+    command = [sys.executable, "-m", "snakemake", "results/scores/variants.tsv", "--snakefile", ROOT / "Snakefile"]
+    options = ["--cores", 2, "--directory", work, "--configfile", work / "my.yaml", "--quiet", "all"]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([str(part) for part in (*command, *options, "--allowed-rules", *rules)], check=True)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def clustering_figures(config: dict, vectors: list[Path], n: int, work: Path) -> dict[str, float]:
     """Seconds of one extractor's variants, by reducer."""
-    known = Embeddings(vectors)
-    rng = np.random.default_rng(0)
-    drawn = known.vectors[rng.integers(len(known), size=n)]
-    drawn = drawn + rng.normal(0, 0.3, drawn.shape) * known.vectors.std(0)
+    drawn = drawn_again(Embeddings(vectors).vectors, n)
     records = pd.DataFrame({"glomerulus": [f"g{i}" for i in range(n)], "cut": False})
-    write_vectors(
-        work / "many.npz", "many", records, drawn.astype(np.float32), {"weights": "ImageNet", "scale": "kept"}
-    )
+    write_vectors(work / "many.npz", "many", records, drawn, FACTS)
     seconds = {}
     for name in REDUCERS:
         started = time.perf_counter()
@@ -108,6 +143,7 @@ def main() -> None:
     parser.add_argument("--slides", nargs="+", default=["SESCAM_4_0"], help="embed the crops of these")
     parser.add_argument("--vectors", type=Path, help="folder of vectors of many glomeruli, in place of those slides'")
     parser.add_argument("--n", type=int, nargs="*", default=[2000])
+    parser.add_argument("--workflow", type=int, nargs="*", default=[], help="numbers of glomeruli")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -124,6 +160,11 @@ def main() -> None:
         for name, (reducing, clustering) in seconds.items():
             print(f"{n} glomeruli, {name}: {reducing:.1f} s to reduce, {clustering:.1f} s to cluster and score")
         print(f"{n} glomeruli, all variants of one extractor: {sum(map(sum, seconds.values())):.0f} s on one core")
+    for n in arguments.workflow:
+        wall, processor = workflow_figures(vectors, n, (arguments.work / f"workflow{n}").resolve())
+        print(
+            f"{n} glomeruli, all variants of four extractors through Snakemake: {wall:.0f} s, {processor:.0f} of processor"
+        )
 
 
 if __name__ == "__main__":

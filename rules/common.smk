@@ -1,5 +1,6 @@
 """The configuration, the sheets, and what the rules ask of them. No rules here."""
 
+import gc
 import hashlib
 import json
 import re
@@ -9,6 +10,9 @@ from pathlib import Path
 from shutil import which
 
 from snakemake.exceptions import WorkflowError
+
+# Planning makes millions of objects that stay: looking for those that do not takes a tenth of its time
+gc.set_threshold(100_000)
 
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 LIBRARY = SCRIPTS / "glomerulearn"
@@ -327,6 +331,23 @@ def training_settings(segmenter):
 def extractor_settings(extractor):
     """What config says of an extractor."""
     return (config["embedding"] | config["embedding"]["networks"]).get(extractor, {})
+
+
+def own_model(wildcards):
+    """The model of this cohort that an extractor runs, if it runs one."""
+    folder = OWN_MODELS.get(wildcards.extractor)
+    return (
+        {"weights": f"results/models/{folder}/model.safetensors", "facts": f"results/models/{folder}/model.json"}
+        if folder
+        else {}
+    )
+
+
+@cache  # one text for the jobs of all slides
+def embedding_settings(extractor):
+    """What an extractor's vectors depend on, but for its model of this cohort."""
+    chosen = {key: config["embedding"][key] for key in ("pixels", "orientations")} | {"seed": config["seed"]}
+    return json.dumps(extractor_settings(extractor) | chosen, sort_keys=True)
 
 
 def detection_settings():

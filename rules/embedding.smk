@@ -171,12 +171,8 @@ ruleorder: measure_glomeruli > embed_glomeruli
 rule embed_glomeruli:
     """Turn every crop of a slide into a vector."""
     input:
+        unpack(own_model),
         crops="results/crops/{slide}.zarr.zip",
-        model=lambda wildcards: (
-            expand("results/models/{name}/{file}", name=OWN_MODELS[wildcards.extractor], file=MODEL)
-            if wildcards.extractor in OWN_MODELS
-            else []
-        ),
     output:
         vectors="results/embeddings/{extractor}/{slide}.npz",
     log:
@@ -194,12 +190,7 @@ rule embed_glomeruli:
         gpu=gpu,
     params:
         code=code("embed_glomeruli"),
-        cfg=lambda wildcards: json.dumps(
-            extractor_settings(wildcards.extractor)
-            | {key: config["embedding"][key] for key in ("pixels", "orientations")}
-            | {"seed": config["seed"]},
-            sort_keys=True,
-        ),
+        cfg=lambda wildcards: embedding_settings(wildcards.extractor),
     script:
         "../workflow_scripts/embed_glomeruli.py"
 

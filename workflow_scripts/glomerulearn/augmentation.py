@@ -72,11 +72,15 @@ def paste_glomerulus(
     around = _tissue(donor) & (own == 0)
     if np.count_nonzero(around) < _MIN_PASTED_PX:
         return image, label
-    recoloured = _in_colours_of(donor, _DENSITY[donor][around], _DENSITY[image][tissue])
-    recoloured = cv2.warpAffine(recoloured, shift, (size, size), flags=cv2.INTER_NEAREST)
-    share = cv2.GaussianBlur(area.astype(np.float32), (0, 0), 1.5)[..., None]
+    share = cv2.GaussianBlur(area.astype(np.float32), (0, 0), 1.5)
+    left, top, width, height = cv2.boundingRect((share > 0).astype(np.uint8))
+    box = slice(top, top + height), slice(left, left + width)  # nothing changes outside
+    moved = cv2.warpAffine(donor, shift, (size, size), flags=cv2.INTER_NEAREST)[box]
+    recoloured = _in_colours_of(moved, _colours(donor, around), _colours(image, tissue))
+    share = share[box][..., None]
+    mixed = image.copy()
+    mixed[box] = np.round(image[box] * (1 - share) + recoloured * share).astype(np.uint8)
     pasted = cv2.warpAffine(donor_label * own, shift, (size, size), flags=cv2.INTER_NEAREST)
-    mixed = np.round(image * (1 - share) + recoloured * share).astype(np.uint8)
     return mixed, np.where(pasted > 0, pasted, label)
 
 
@@ -85,13 +89,21 @@ def _tissue(image: np.ndarray) -> np.ndarray:
     return cv2.min(cv2.min(red, green), blue) < GLASS
 
 
-def _in_colours_of(image: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _colours(image: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the optical densities (3) there."""
+    mean, spread = cv2.meanStdDev(cv2.LUT(image, _DENSITY), mask=where.astype(np.uint8))
+    return mean.ravel().astype(np.float32), spread.ravel().astype(np.float32)
+
+
+def _in_colours_of(
+    image: np.ndarray, own: tuple[np.ndarray, np.ndarray], wanted: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Give an image the mean and spread of optical densities (Reinhard et al. 2001) that other tissue has.
 
-    own, wanted: optical densities (n, 3) of the tissue around, here and there.
+    own, wanted: `_colours` of the tissue around, here and there.
     """
-    factor = np.clip(wanted.std(axis=0) / (own.std(axis=0) + 1e-3), 0.5, 2)
-    density = (_DENSITY[image] - own.mean(axis=0)) * factor + wanted.mean(axis=0)
+    factor = np.clip(wanted[1] / (own[1] + 1e-3), 0.5, 2)
+    density = (cv2.LUT(image, _DENSITY) - own[0]) * factor + wanted[0]
     return np.clip(256 * np.exp(-np.maximum(density, 0)) - 1, 0, 255).astype(np.uint8)
 
 
@@ -106,8 +118,9 @@ def _geometry(centre, size: int, settings: Mapping, rng):
     map_x = matrix[0, 0] * axis + (matrix[0, 1] * axis)[:, None]
     map_y = matrix[1, 0] * axis + (matrix[1, 1] * axis)[:, None]
     if settings["elastic_px"]:
-        map_x += _smooth_noise(size, settings["elastic_px"], rng)
-        map_y += _smooth_noise(size, settings["elastic_px"], rng)
+        bent_x, bent_y = cv2.split(_displacement(size, settings["elastic_px"], rng))
+        map_x += bent_x
+        map_y += bent_y
     ranges = [cv2.minMaxLoc(part)[:2] for part in (map_x, map_y)]
     # whole pixels apart, so that single precision is enough anywhere on a slide
     corner = [int(np.floor(low + place)) for (low, _), place in zip(ranges, centre, strict=True)]
@@ -119,18 +132,23 @@ def _geometry(centre, size: int, settings: Mapping, rng):
     return (map_x, map_y), tuple(corner), tuple(extent)
 
 
-def _smooth_noise(size: int, strength_px: float, rng) -> np.ndarray:
-    """A displacement field (Simard et al. 2003), coarse noise enlarged, standard deviation `strength_px`."""
-    coarse = rng.normal(0, strength_px, (max(3, size // 32),) * 2).astype(np.float32)
-    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+def _displacement(size: int, strength_px: float, rng) -> np.ndarray:
+    """A displacement field (size, size, 2) (Simard et al. 2003), coarse noise enlarged, standard deviation `strength_px`."""
+    side = max(3, size // 32)
+    coarse = rng.normal(0, strength_px, (2, side, side)).astype(np.float32)
+    return cv2.resize(coarse.transpose(1, 2, 0), (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def jitter_stain(image: np.ndarray, stain: float, colour: float, rng) -> np.ndarray:
     """Vary how strongly each dye stains (`stain`) and how a scanner mixes colours (`colour`): uint8 -> uint8 (h, w, 3)."""
     if not stain and not colour:
         return image
-    density = cv2.transform(_DENSITY[image], density_matrix(stain, colour, rng).T.astype(np.float32))
-    return np.clip(256 * cv2.exp(-density) - 1, 0, 255).astype(np.uint8)
+    # less than nothing, as exp takes it
+    light = cv2.transform(cv2.LUT(image, _DENSITY), -density_matrix(stain, colour, rng).T.astype(np.float32))
+    cv2.exp(light, light)
+    light *= 256
+    light -= 1
+    return np.clip(light, 0, 255, out=light).astype(np.uint8)
 
 
 def density_matrix(stain: float, colour: float, rng) -> np.ndarray:
@@ -146,7 +164,8 @@ def _degrade(image: np.ndarray, share: float, rng) -> np.ndarray:
     if rng.random() < share:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.3))
     if rng.random() < share:
-        noise = rng.normal(0, rng.uniform(1, 8), image.shape)
+        strength = np.float32(rng.uniform(1, 8))
+        noise = rng.standard_normal(image.shape, np.float32) * strength
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < share:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))]
