@@ -192,6 +192,14 @@ def test_killed_training_goes_on_as_if_nothing_had_been(small, tmp_path):
     assert all(torch.allclose(cut[key], whole[key], atol=1e-5) for key in whole)
 
 
+def test_the_same_seed_gives_the_same_file(small, tmp_path):
+    settings = SETTINGS | {"network": NETWORKS["unet"], "epochs": 2}
+    for run, seed in (("one", 0), ("two", 0), ("other", 1)):
+        train_segmenter("unet", [small], [small], settings | {"seed": seed}, tmp_path / run)
+    one, two, other = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("one", "two", "other"))
+    assert one == two != other
+
+
 def test_two_processes_train_one_network(small, tmp_path):
     """As on two GPUs, but on the CPU: each has its share of the windows, and what is written is one network that learned."""
     settings = SETTINGS | {"network": NETWORKS["unet"], "epochs": 3}

@@ -168,7 +168,8 @@ def train_segmenter(
         state["best_epoch"] = as_leader_says(state["best_epoch"])
     if not leads:
         return {}
-    best = next(row for row in state["rows"] if row["epoch"] == state["best_epoch"])
+    best = next(dict(row) for row in state["rows"] if row["epoch"] == state["best_epoch"])
+    del best["seconds"]  # which differ where the weights do not: the same training is the same file
     facts = model_card(name, settings, trainer, train, val) | {"best_epoch": best, "licence": licence}
     save_model(folder, state["best_state"], facts, state["rows"])
     resume.unlink(missing_ok=True)
