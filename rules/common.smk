@@ -335,12 +335,10 @@ def extractor_settings(extractor):
 
 def own_model(wildcards):
     """The model of this cohort that an extractor runs, if it runs one."""
-    folder = OWN_MODELS.get(wildcards.extractor)
-    return (
-        {"weights": f"results/models/{folder}/model.safetensors", "facts": f"results/models/{folder}/model.json"}
-        if folder
-        else {}
-    )
+    if wildcards.extractor not in OWN_MODELS:
+        return {}
+    files = expand("results/models/{name}/{file}", name=OWN_MODELS[wildcards.extractor], file=MODEL)
+    return dict(zip(("weights", "facts"), files, strict=True))
 
 
 @cache  # one text for the jobs of all slides
