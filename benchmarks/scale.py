@@ -10,8 +10,8 @@ that nothing is to be done over stand-in results. Processor time and peak memory
 
 `clusters` makes vectors of N glomeruli, a thousand a slide (five clouds of 35 to 10 % in D dimensions), and measures for every
 reducer, each step in a process of its own: fitting it; fitting K-means and all other clusterers; placing the glomeruli of ten
-slides, few of which were fitted, and how well the clusters of those are the clouds. Then how far the silhouette of a sample
-is from that of 20,000 points.
+slides, few of which were fitted, and how well the clusters of those are the clouds. `silhouette`, which it starts with: how far
+the silhouette of a sample is from that of 20,000 points.
 """
 
 import argparse
@@ -122,7 +122,10 @@ class Cost(NamedTuple):
 
 
 def run(command: Sequence, folder: Path) -> tuple[Cost, str]:
-    """Run a command to its end: what it took, and what it said."""
+    """Run a command to its end: what it took, and what it said.
+
+    The memory of this process must stay small: a child's peak counts its parent's from before it became another program.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     started = time.perf_counter()
     log = folder / "said.txt"
@@ -245,6 +248,9 @@ def step(folder: Path, reducer: str, name: str) -> None:
     from glomerulearn.fitted import pack_fits
     from glomerulearn.reduction import reduce_embeddings
 
+    if name == "write":
+        write_glomeruli(folder, *map(int, folder.name.split("x")))
+        return
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     paths = sorted((folder / "vectors").glob("*.npz"))
     model, coordinates, fits = (folder / f"{reducer}.{kind}" for kind in ("joblib", "coordinates.npz", "fits.npz"))
@@ -271,15 +277,20 @@ def step(folder: Path, reducer: str, name: str) -> None:
 
 def measure_clusters(work: Path, counts: Sequence[int], d: int, reducers: Sequence[str]) -> None:
     """Print what every step takes for each number of glomeruli."""
+
+    def take(folder: Path, name: str, reducer: str = "none") -> tuple[Cost, str]:
+        return run([sys.executable, __file__, "step", folder, "--reducers", reducer, "--step", name], folder)
+
+    work.mkdir(parents=True, exist_ok=True)
+    print(run([sys.executable, __file__, "silhouette", work], work)[1], end="", flush=True)
     for n in counts:
         folder = work / f"{n}x{d}"
         if not (folder / "vectors").exists():
-            write_glomeruli(folder, n, d)
+            folder.mkdir(exist_ok=True)
+            take(folder, "write")
         for reducer in reducers:
             for name in ("reduce", "cluster", "assign"):
-                cost, said = run(
-                    [sys.executable, __file__, "step", folder, "--reducers", reducer, "--step", name], folder
-                )
+                cost, said = take(folder, name, reducer)
                 extra = "; ".join(line for line in said.splitlines() if line.startswith("ARI")).replace(
                     "ARI with the clouds, ", ""
                 )
@@ -307,7 +318,7 @@ def measure_silhouette(n: int = 20_000, d: int = 10, seeds: int = 20) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("sheets", "clusters", "step"))
+    parser.add_argument("what", choices=("sheets", "clusters", "silhouette", "step"))
     parser.add_argument("work", type=Path)
     parser.add_argument("--slides", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--bare", type=int, nargs="*", default=[1000])
@@ -321,8 +332,9 @@ def main() -> None:
     if options.what == "sheets":
         measure_sheets(work, options.slides, options.bare, options.outlined)
     elif options.what == "clusters":
-        measure_silhouette()
         measure_clusters(work, options.n, options.d, options.reducers)
+    elif options.what == "silhouette":
+        measure_silhouette()
     else:
         step(work, options.reducers[0], options.step)
 
