@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.neighbors import kneighbors_graph
 
-from glomerulearn import large_cohorts, reduction
+from glomerulearn import clusterers, clustering, large_cohorts, reduction
 from glomerulearn.assignment import assign_clusters
 from glomerulearn.clusterers import CLUSTERERS, LARGEST, silhouette
 from glomerulearn.clustering import cluster_glomeruli
@@ -41,12 +42,12 @@ def cohort(tmp_path):
     return paths, which
 
 
-def clusters(paths, reducer, clusterers, folder):
+def clusters(paths, reducer, names, folder):
     """The cluster of every glomerulus in every variant, and how many were fitted."""
     folder.mkdir()
     model, coordinates, fits = folder / "m.joblib", folder / "c.npz", folder / "f.npz"
     reduce_embeddings(reducer, paths, SETTINGS[reducer], True, "none", {}, 0, model, coordinates)
-    settings = {"k_range": [3, 3], "metrics": ["silhouette"], "clusterers": ["kmeans", *clusterers]}
+    settings = {"k_range": [3, 3], "metrics": ["silhouette"], "clusterers": ["kmeans", *names]}
     cluster_glomeruli("x", reducer, coordinates, {}, settings, 0, fits, folder / "k.tsv", folder / "v.tsv")
     pack_fits({("x", reducer): model}, {("x", reducer): fits}, (), folder / "fitted.zip")
     tables = [assign_clusters(path.stem, "", {"x": path}, folder / "fitted.zip", folder / "a.csv") for path in paths]
@@ -58,11 +59,34 @@ def test_a_sample_is_fitted_and_all_are_placed(reducer, cohort, tmp_path, monkey
     paths, which = cohort
     for module in (large_cohorts, reduction):
         monkeypatch.setattr(module, "LARGEST_FIT", 200)
-    clusterers = list(CLUSTERERS) if reducer == "pca" else []
-    table, n = clusters(paths, reducer, clusterers, tmp_path / "some")
+    names = list(CLUSTERERS) if reducer == "pca" else []
+    table, n = clusters(paths, reducer, names, tmp_path / "some")
     assert n == 200 and table["glomerulus"].tolist() == Embeddings(paths).glomerulus.tolist()
-    for method in ("silhouette", *clusterers):
+    for method in ("silhouette", *names):
         assert adjusted_rand_score(which, table[f"x_{reducer}_{method}"]) > 0.9, method
+
+
+def test_what_costs_the_square_of_the_points_never_sees_more_than_its_share_of_them(cohort, tmp_path, monkeypatch):
+    paths, which = cohort
+    monkeypatch.setattr(clusterers, "LARGEST", 150)
+    measured, join = [], clusterers.join
+
+    def graph(points, neighbours):
+        measured.append(len(points))
+        return kneighbors_graph(points, neighbours)
+
+    def joined(points, labels, new):
+        measured.append(len(points))
+        return join(points, labels, new)
+
+    monkeypatch.setattr(clusterers, "kneighbors_graph", graph)
+    monkeypatch.setattr(clusterers, "join", joined)
+    monkeypatch.setattr(clustering, "join", joined)
+    table, n = clusters(paths, "pca", ["spectral", "leiden"], tmp_path / "some")
+    variants = pd.read_csv(tmp_path / "some" / "v.tsv", sep="\t").set_index("method")
+    assert n == 600 and max(measured) == 150
+    assert (variants["stability"] > 0.9).all() and (variants["n"] == 600).all()
+    assert adjusted_rand_score(which, table["x_pca_spectral"]) > 0.9
 
 
 def test_very_many_long_vectors_are_clustered_along_their_leading_components(cohort, tmp_path, monkeypatch):

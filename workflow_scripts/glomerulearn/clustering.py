@@ -64,7 +64,7 @@ def cluster_glomeruli(
         if name != "kmeans":
             labels, refit = CLUSTERERS[name](points, ks, seed, score.silhouette)
             arrays[f"labels_{name}"] = labels = by_size(labels)
-            found[name] = score.row(labels, lambda sample, refit=refit: (refit(sample), None))
+            found[name] = score.row(labels, lambda sample, refit=refit: (refit(sample), None), score.silhouette.rows)
     best = pd.DataFrame(
         [{"extractor": extractor, "reducer": reducer, "method": method, **row} for method, row in found.items()]
     )
@@ -85,8 +85,8 @@ class _Scores:
         self.data, self.points, self.sites, self.seed = data, points, sites, seed
         self.silhouette, self.silhouette_embedding = Silhouettes(points, seed), Silhouettes(data["vectors"], seed)
 
-    def row(self, labels: np.ndarray, refit: Callable) -> dict:
-        """One row of a score table; what needs two clusters is NaN where there is one."""
+    def row(self, labels: np.ndarray, refit: Callable, some: np.ndarray | slice = slice(None)) -> dict:
+        """One row of a score table; what needs two clusters is NaN where there is one. some: on what stability is judged."""
         scores = dict.fromkeys((*METRICS, "silhouette_embedding"), float("nan"))
         if labels.max() > 0:
             scores = {
@@ -95,7 +95,7 @@ class _Scores:
                 "calinski_harabasz": float(calinski_harabasz_score(self.points, labels)),
                 "silhouette_embedding": self.silhouette_embedding(labels),
             }
-        scores["stability"] = stability(self.points, labels, refit, self.seed)
+        scores["stability"] = stability(self.points[some], labels[some], refit, self.seed)
         facts = {"n": len(labels), "n_sites": len(set(self.sites) - {""}), "weights": str(self.data["weights"])}
         return {"k": int(labels.max()) + 1, **scores, **agreement(labels, self.sites, "site"), **facts}
 
