@@ -4,7 +4,9 @@
 # TARGET: glomerulearn.sif by default; with a slash at its end an unpacked folder, which needs no loop or FUSE device.
 # OPTION: for `podman build`, such as --build-arg BASE=... where no image registry can be reached.
 set -euo pipefail
-target=$(realpath -m "${1:-glomerulearn.sif}")$([[ ${1:-} == */ ]] && echo /)
+target=$(realpath -m "${1:-glomerulearn.sif}")
+sandbox=()
+if [[ ${1:-} == */ ]]; then sandbox=(--sandbox); fi
 shift $(($# > 0))
 cd "$(dirname "$0")/.."
 scratch=$(mktemp -d)
@@ -13,4 +15,4 @@ trap 'rm -rf "$scratch"' EXIT
 podman build "$@" --file containers/Dockerfile --tag localhost/glomerulearn .
 # a folder, and nothing compressed: the image has 7 GB, and passes through two programs
 podman save --quiet --uncompressed --format oci-dir --output "$scratch/image" localhost/glomerulearn
-apptainer build --force $([[ $target == */ ]] && echo --sandbox) "$target" "oci:$scratch/image"
+apptainer build --force "${sandbox[@]}" "$target" "oci:$scratch/image"

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -179,3 +180,24 @@ def test_demo_sheet_is_the_cohort():
         (patient.slide, patient.split, patient.recipe.site) for patient in COHORT
     ]
     assert all(Path(row["path"]) == Path("slides", f"{row['slide']}.svs") for row in rows)
+
+
+@pytest.mark.parametrize(
+    "arguments, built",
+    [
+        ([], ["--force", "glomerulearn.sif"]),
+        (["mine.sif", "--build-arg", "BASE=b"], ["--force", "mine.sif"]),
+        (["mine/"], ["--force", "--sandbox", "mine"]),
+    ],
+)
+def test_the_image_is_built_where_it_is_asked_for(arguments, built, tmp_path):
+    """The script with stand-ins for Podman and Apptainer: which commands they would be given."""
+    for name in ("podman", "apptainer"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >>{tmp_path}/said\n')
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([ROOT / "containers" / "build.sh", *arguments], cwd=tmp_path, env=environment, check=True)
+    made, _, packed = (tmp_path / "said").read_text().splitlines()
+    assert made.split()[:2] == ["podman", "build"] and set(arguments[1:]) <= set(made.split())
+    expected = [*built[:-1], str(tmp_path / built[-1])]
+    assert packed.split()[:-1] == ["apptainer", "build", *expected] and packed.split()[-1].startswith("oci:/")
