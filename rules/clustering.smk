@@ -238,7 +238,8 @@ rule grade_outlines:
         glomeruli="results/glomeruli.csv",
         detections=expand("results/detections/best/{slide}.geojson", slide=SLIDES),
     output:
-        expand("results/graded/{slide}.geojson", slide=SLIDES),
+        # not file by file: Snakemake notes every input with every output, which of a thousand slides is a million
+        directory("results/graded"),
     log:
         "results/logs/grade_outlines.log",
     conda:
@@ -325,7 +326,7 @@ rule grading:
     """Target: every glomerulus in every variant, and its grade."""
     input:
         "results/glomeruli.csv",
-        expand("results/graded/{slide}.geojson", slide=SLIDES),
+        "results/graded",
         "results/scores/variants.tsv",
         "results/scores/grading.tsv",
         "results/scores/probes.tsv",

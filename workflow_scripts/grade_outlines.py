@@ -12,5 +12,7 @@ if __name__ == "__main__":
         columns = {"glomerulus": str, "grade": float, "sclerosis_axis": float}
         table = pd.read_csv(snakemake.input.glomeruli, usecols=list(columns), dtype={"glomerulus": str})
         table = table.set_index("glomerulus")
-        for detections, target in zip(snakemake.input.detections, snakemake.output, strict=True):
-            grade_outlines(table, Path(detections), Path(target))
+        folder = Path(snakemake.output[0])
+        folder.mkdir(parents=True, exist_ok=True)
+        for detections in map(Path, snakemake.input.detections):
+            grade_outlines(table, detections, folder / detections.name)

@@ -16,8 +16,8 @@ def test_every_outline_has_the_class_of_its_grade(tmp_path):
     ]
     (tmp_path / "s.geojson").write_text(collection(features))
     table = pd.DataFrame({"grade": [0.0, 2.0, None], "sclerosis_axis": [-1.5, 2.25, None]}, ["S-0", "S-1", "S-2"])
-    grade_outlines(table, tmp_path / "s.geojson", tmp_path / "graded" / "s.geojson")
-    found = json.loads((tmp_path / "graded" / "s.geojson").read_text())["features"]
+    grade_outlines(table, tmp_path / "s.geojson", tmp_path / "graded.geojson")
+    found = json.loads((tmp_path / "graded.geojson").read_text())["features"]
     classes = [each["properties"]["classification"] for each in found]
     assert [each["name"] for each in classes] == ["Grade 0", "Grade 2", "Glomerulus"]
     assert classes[0]["color"] == [35, 139, 69] and classes[1]["color"] == [189, 0, 38]

@@ -25,7 +25,6 @@ def grade_outlines(glomeruli: pd.DataFrame, detections: Path, target: Path) -> N
             name = f"Grade {row['grade']:.0f}"
             properties["classification"] = {"name": name, "color": colour(row["grade"] / max(1, highest))}
             properties["measurements"]["Sclerosis axis"] = float(row["sclerosis_axis"])
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
     Path(target).write_text(collection(content["features"]) + "\n")
 
 
