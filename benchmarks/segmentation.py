@@ -81,6 +81,8 @@ def seconds(jobs: dict, rounds: int) -> dict[str, float]:
         for name, job in jobs.items():
             started = time.perf_counter()
             job()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # a GPU is only told what to do
             times[name].append(time.perf_counter() - started)
     return {name: float(np.median(values[1:])) for name, values in times.items()}
 
