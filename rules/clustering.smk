@@ -326,7 +326,7 @@ rule grading:
     """Target: every glomerulus in every variant, and its grade."""
     input:
         "results/glomeruli.csv",
-        "results/graded",
+        ["results/graded"] if SLIDES else [],
         "results/scores/variants.tsv",
         "results/scores/grading.tsv",
         "results/scores/probes.tsv",

@@ -29,3 +29,4 @@ def test_own_crops_without_slides(shared, tmp_path):
     glomeruli = pd.read_csv(tmp_path / "work" / "results" / "glomeruli.csv")
     assert (glomeruli["random_weights"] == "resnet50").all()
     assert sorted(glomeruli["glomerulus"]) == sorted(table["glomerulus"])
+    assert not (tmp_path / "work" / "results" / "graded").exists()  # crops have no outlines
