@@ -5,14 +5,17 @@ import hashlib
 import json
 import re
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from shutil import which
 
+import smart_open
 from snakemake.exceptions import WorkflowError
 
 # Planning makes millions of objects that stay: looking for those that do not takes a tenth of its time
 gc.set_threshold(100_000)
+# Snakemake asks three times for every job where its script lies, and each answer makes a new class
+smart_open.parse_uri = lru_cache(smart_open.parse_uri)
 
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 LIBRARY = SCRIPTS / "glomerulearn"
