@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from glomerulearn import synthetic
 from glomerulearn.detection import detect_glomeruli
-from glomerulearn.inference import predict, tissue_windows
+from glomerulearn.inference import predict, tissue_windows, window_in_store_px
 from glomerulearn.losses import deep_loss
 from glomerulearn.models import autocast, pick_device, save_model
 from glomerulearn.networks.segmenters import build_segmenter
@@ -98,6 +98,7 @@ def training_figures(
     size = chosen["window_px"], chosen["window_px"]
     images = torch.randn(chosen["batch"], 3, *size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (chosen["batch"], *size), device=device)
+    weights = torch.ones(labels.shape, device=device)
     bare = build_segmenter(name, dict(chosen["network"]) | {"weights": "none"}, 1 + len(trainer.classes))
     bare = bare.to(device, memory_format=torch.channels_last).train()
 
@@ -106,7 +107,7 @@ def training_figures(
             with autocast(chosen["precision"], device):
                 outputs = bare(images)
             bare.zero_grad()
-            deep_loss(outputs, labels)[0].backward()
+            deep_loss(outputs, labels, weights)[0].backward()
 
     epochs = iter(range(1, 1000))
     times = seconds({"fed": lambda: trainer.run_epoch(next(epochs)), "bare": step}, rounds)
@@ -122,9 +123,9 @@ def inference_figures(name: str, config: dict, store: Path, work: Path, rounds: 
     save_model(work / name, model.state_dict(), facts, [{"epoch": 0}])
     detection = config["detection"]
     patches = PatchStore(store)
-    size = detection["window_px"]
-    count = len(list(tissue_windows(patches, size, size - detection["overlap_px"])))
-    images = torch.randn(detection["batch"], 3, size, size, device=device)
+    size, overlap = window_in_store_px(detection)
+    count = len(list(tissue_windows(patches, size, size - overlap)))
+    images = torch.randn(detection["batch"], 3, detection["window_px"], detection["window_px"], device=device)
     targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
 
     def whole():

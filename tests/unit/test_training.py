@@ -19,7 +19,7 @@ from glomerulearn import training
 from glomerulearn.augmentation import paste_glomerulus, random_view
 from glomerulearn.errors import InputError
 from glomerulearn.inference import predict
-from glomerulearn.losses import boundary_loss, deep_loss, segmentation_loss
+from glomerulearn.losses import boundary_loss, deep_loss, glomerulus_weights, segmentation_loss
 from glomerulearn.models import load_segmenter
 from glomerulearn.multi_gpu import run_together
 from glomerulearn.patches import PatchStore
@@ -54,10 +54,38 @@ def test_deeper_outputs_count_half():
     output, side = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
     own = segmentation_loss(output, labels)
     expected = own + 0.5 * boundary_loss(output, labels) + 0.5 * segmentation_loss(side, labels[:, ::2, ::2])
-    loss, reported = deep_loss([output, side], labels)
+    alike = torch.ones(1, 4, 4)
+    loss, reported = deep_loss([output, side], labels, alike)
     assert loss.item() == pytest.approx(expected.item()) and reported.item() == pytest.approx(own.item())
     alone = own + 0.5 * boundary_loss(output, labels)
-    assert deep_loss(output, labels)[0].item() == pytest.approx(alone.item())
+    assert deep_loss(output, labels, alike)[0].item() == pytest.approx(alone.item())
+
+
+def test_small_glomeruli_count_as_much_as_large_ones():
+    """Nothing found anywhere: the share of the cross-entropy that each glomerulus has is the same, of 100 and of 36 pixels."""
+    labels = np.zeros((2, 32, 32), np.int64)
+    labels[0, 2:12, 2:12] = 1
+    labels[0, 20:26, 20:26] = 2  # another label
+    labels[1, 4:14, 4:14] = 1
+    labels[1, 31, 31] = 1  # a sliver at the edge does not count without limit
+    weights = glomerulus_weights(labels)
+    assert weights.dtype == np.float32 and (weights[labels == 0] == 1).all() and weights[1, 31, 31] == 4
+    large, small, other = weights[0, 2:12, 2:12], weights[0, 20:26, 20:26], weights[1, 4:14, 4:14]
+    assert large.sum() == pytest.approx(small.sum(), rel=1e-5) == pytest.approx(other.sum(), rel=1e-5)
+    assert large.sum() == pytest.approx((100 + 36 + 100 + 1) / 4, rel=1e-5)
+    assert (glomerulus_weights(np.zeros_like(labels)) == 1).all()
+
+    logits = torch.zeros(2, 3, 32, 32)
+    logits[:, 0] = 5  # background everywhere
+    _, reported = deep_loss(logits, torch.from_numpy(labels), torch.from_numpy(weights))
+    assert reported.item() == pytest.approx(
+        segmentation_loss(logits, torch.from_numpy(labels)).item()
+    )  # as if unweighed
+    errors = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
+    expected = (errors * weights).sum() / weights.sum() - errors.mean()
+    truth = torch.from_numpy(labels)
+    alike = deep_loss(logits, truth, torch.ones(2, 32, 32))[0]
+    assert (deep_loss(logits, truth, torch.from_numpy(weights))[0] - alike).item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("shift_px", [0, 1, 3, 20])

@@ -17,9 +17,9 @@ def infer_slide(
 ) -> np.ndarray:
     """Probability of glomerulus over the slide at the store's mpp: uint8 (height, width), 255 = certain.
 
-    settings: `window_px`, `overlap_px`, `batch`, `flips` (average over four mirror images). Windows are read where
-    the slide has tissue, their predictions added with weights that fall off towards the window's border and divided by
-    the sum of the weights. Everything else is 0.
+    settings: `window_px`, `overlap_px`, `batch`, `flips` (average over four mirror images), `zoom` (how much a window is
+    enlarged before the network sees it). Windows are read where the slide has tissue, their predictions added with
+    weights that fall off towards the window's border and divided by the sum of the weights. Everything else is 0.
     Raises: InputError when the model was trained at another mpp than the store's.
     """
     if not store.usable:
@@ -29,17 +29,19 @@ def infer_slide(
             f"{store.path}: patches at {store.mpp} um/px, but the segmenter was trained at {facts['mpp']} um/px; "
             "give both the same `tiling: mpp`"
         )
-    size = settings["window_px"]
+    size, overlap = window_in_store_px(settings)
     width, height = store.canvas
     total = np.zeros((height, width), np.float32)
     weight = np.zeros((height, width), np.float32)
-    kernel = _ramp(size, settings["overlap_px"])
-    windows = list(tissue_windows(store, size, size - settings["overlap_px"]))
+    kernel = _ramp(size, overlap)
+    windows = list(tissue_windows(store, size, size - overlap))
     starts = range(0, len(windows), settings["batch"])
     for start in progress(starts):
         places = windows[start : start + settings["batch"]]
         images = to_tensor(np.stack([store.window(x, y, size, size) for x, y in places]))
-        probabilities = predict(model, images.to(device), settings["flips"]).cpu().numpy()
+        probabilities = (
+            predict_enlarged(model, images.to(device), settings["window_px"], settings["flips"]).cpu().numpy()
+        )
         for (x, y), probability in zip(places, probabilities, strict=True):
             top, left = max(y, 0), max(x, 0)
             bottom, right = min(y + size, height), min(x + size, width)
@@ -48,6 +50,21 @@ def infer_slide(
             weight[top:bottom, left:right] += kernel[inside]
     np.divide(total, weight, out=total, where=weight > 0)
     return np.round(total * 255).astype(np.uint8)
+
+
+def window_in_store_px(settings: Mapping) -> tuple[int, int]:
+    """Side and overlap of the windows in pixels of the patch store; `window_px` and `overlap_px` are what the network sees."""
+    return round(settings["window_px"] / settings["zoom"]), round(settings["overlap_px"] / settings["zoom"])
+
+
+def predict_enlarged(model: nn.Module, images: torch.Tensor, size_px: int, flips: bool) -> torch.Tensor:
+    """As `predict`, but of the images made `size_px` wide; probabilities have the size that the images had."""
+    side = images.shape[-1]
+    if side == size_px:
+        return predict(model, images, flips)
+    larger = nn.functional.interpolate(images, (size_px, size_px), mode="bicubic").clamp_(-1, 1)
+    probability = predict(model, larger, flips)[:, None]
+    return nn.functional.interpolate(probability, (side, side), mode="bilinear", antialias=True)[:, 0]
 
 
 @torch.no_grad()

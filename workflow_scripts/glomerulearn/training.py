@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from glomerulearn.errors import InputError
 from glomerulearn.familiarity import data_digest, known_slides
-from glomerulearn.losses import deep_loss, segmentation_loss
+from glomerulearn.losses import deep_loss, glomerulus_weights, segmentation_loss
 from glomerulearn.models import autocast, save_model
 from glomerulearn.multi_gpu import as_leader_says, place
 from glomerulearn.networks.segmenters import build_segmenter
@@ -68,7 +68,7 @@ class Trainer:
             num_workers=settings["workers"],
             persistent_workers=settings["workers"] > 0,
             pin_memory=device.type == "cuda",
-            collate_fn=_collate,
+            collate_fn=_collate_weighed,
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser, settings["learning_rate"], total_steps=settings["epochs"] * len(self.loader)
@@ -84,11 +84,12 @@ class Trainer:
         self.model.train()
         self.sampler.epoch = epoch
         losses = []  # stay on the device, so that no step waits for another's
-        for images, labels in self.loader:
+        for images, labels, weights in self.loader:
             images = images.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            labels, weights = (part.to(self.device, non_blocking=True) for part in (labels, weights))
             with autocast(self.settings["precision"], self.device):
                 outputs = self.stepping(images)
-            loss, own_loss = deep_loss(outputs, labels.to(self.device, non_blocking=True))
+            loss, own_loss = deep_loss(outputs, labels, weights)
             self.optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
@@ -218,6 +219,11 @@ def evaluate(model, slides: Sequence[Slide], settings: Mapping, device) -> tuple
 
 def _collate(items) -> tuple[torch.Tensor, torch.Tensor]:
     return to_tensor(np.stack([image for image, _ in items])), torch.from_numpy(np.stack([label for _, label in items]))
+
+
+def _collate_weighed(items) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    images, labels = _collate(items)
+    return images, labels, torch.from_numpy(glomerulus_weights(labels.numpy()))
 
 
 @torch.no_grad()
