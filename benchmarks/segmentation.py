@@ -123,8 +123,8 @@ def inference_figures(name: str, config: dict, store: Path, work: Path, rounds: 
     save_model(work / name, model.state_dict(), facts, [{"epoch": 0}])
     detection = config["detection"]
     patches = PatchStore(store)
-    size, overlap = window_in_store_px(detection)
-    count = len(list(tissue_windows(patches, size, size - overlap)))
+    fields = [window_in_store_px(detection, zoom) for zoom in detection["zooms"]]
+    count = sum(len(list(tissue_windows(patches, size, size - overlap))) for size, overlap in fields)
     images = torch.randn(detection["batch"], 3, detection["window_px"], detection["window_px"], device=device)
     targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
 

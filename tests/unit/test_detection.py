@@ -19,7 +19,7 @@ from glomerulearn.outlines import Outline
 from glomerulearn.patches import PatchStore
 
 SETTINGS = {
-    "window_px": 128, "overlap_px": 32, "batch": 3, "zoom": 1, "flips": True, "threshold": 0.5, "seed_threshold": 0.7,
+    "window_px": 128, "overlap_px": 32, "batch": 3, "zooms": [1], "flips": True, "threshold": 0.5, "seed_threshold": 0.7,
     "min_diameter_um": 60, "min_solidity": 0.75, "split_depth_um": 8,
 }  # fmt: skip
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ class Darkness(torch.nn.Module):
 def test_stitching_is_seamless(small_store, zoom):
     """Also where a segmenter sees windows enlarged; only the finest detail may blur a little then."""
     store = PatchStore(small_store)
-    found = infer_slide(Darkness(), {"mpp": store.mpp}, store, SETTINGS | {"zoom": zoom}, CPU)
+    found = infer_slide(Darkness(), {"mpp": store.mpp}, store, SETTINGS | {"zooms": [zoom]}, CPU)
     image = store.window(0, 0, *store.canvas).astype(np.float32) / 127.5 - 1
     expected = 255 / (1 + np.exp(4 * image.mean(2)))
     assert found.shape == image.shape[:2]
@@ -50,6 +50,28 @@ def test_stitching_is_seamless(small_store, zoom):
         found, expected = gaussian_filter(found.astype(np.float32), 2), gaussian_filter(expected, 2)
     # bfloat16 on processors that have it: 8 bits of mantissa
     assert np.abs(found - expected)[stored].max() < 6
+
+
+class Coarse(torch.nn.Module):
+    """A 'segmenter' that sees only dark things at least 17 of its pixels wide."""
+
+    def forward(self, images):
+        pool = torch.nn.functional.max_pool2d
+        smooth = torch.nn.functional.avg_pool2d(images.float().mean(1, keepdim=True), 3, stride=1, padding=1)
+        dark = (smooth < 0.3).float()
+        found = 20 * pool(-pool(-dark, 17, stride=1, padding=8), 17, stride=1, padding=8) - 10
+        return torch.cat([-found, found], 1)
+
+
+def test_what_any_zoom_finds_counts(small_store):
+    store = PatchStore(small_store)
+
+    def found(*zooms):
+        return infer_slide(Coarse(), {"mpp": store.mpp}, store, SETTINGS | {"zooms": list(zooms)}, CPU)
+
+    one, two = found(1), found(2)
+    assert (two > 127).sum() > (one > 127).sum() > 0  # half as wide is seen, too
+    assert np.array_equal(found(1, 2), np.maximum(one, two))
 
 
 def discs(places, size=(400, 400)):

@@ -48,7 +48,7 @@ def test_shipped_configurations_are_valid(preset):
         (["detection", "overlap_px"], 512, ["`detection: overlap_px`", "512", "window_px"]),
         (["detection", "overlap_px"], 600, ["`detection: overlap_px`", "600", "window_px"]),
         (["detection", "threshold"], 0.97, ["`detection: threshold`", "seed_threshold"]),
-        (["detection", "zoom"], 0, ["`detection: zoom`", "0.5 to 4"]),
+        (["detection", "zooms"], [1, 0], ["`detection: zooms: 1`", "0.5 to 4"]),
         (["detection", "compare_on"], ["test"], ["`detection: compare_on`", "val"]),
         (["embedding", "autoencoder", "size_px"], 200, ["`embedding: autoencoder: size_px`", "multiple of 64"]),
         (["embedding", "denoising", "size_px"], 72, ["`embedding: denoising: size_px`", "multiple of 64"]),

@@ -17,9 +17,11 @@ def infer_slide(
 ) -> np.ndarray:
     """Probability of glomerulus over the slide at the store's mpp: uint8 (height, width), 255 = certain.
 
-    settings: `window_px`, `overlap_px`, `batch`, `flips` (average over four mirror images), `zoom` (how much a window is
-    enlarged before the network sees it). Windows are read where the slide has tissue, their predictions added with
-    weights that fall off towards the window's border and divided by the sum of the weights. Everything else is 0.
+    settings: `window_px`, `overlap_px`, `batch`, `flips` (average over four mirror images), `zooms` (how much windows are
+    enlarged before the network sees them; the highest probability of any zoom counts, because a network that trained on
+    glomeruli of one size overlooks the small scars, or the large ones, of another laboratory).
+    Windows are read where the slide has tissue, their predictions added with weights that fall off towards the window's
+    border and divided by the sum of the weights. Everything else is 0.
     Raises: InputError when the model was trained at another mpp than the store's.
     """
     if not store.usable:
@@ -29,7 +31,15 @@ def infer_slide(
             f"{store.path}: patches at {store.mpp} um/px, but the segmenter was trained at {facts['mpp']} um/px; "
             "give both the same `tiling: mpp`"
         )
-    size, overlap = window_in_store_px(settings)
+    width, height = store.canvas
+    probability = np.zeros((height, width), np.uint8)
+    for zoom in settings["zooms"]:
+        np.maximum(probability, _stitched(model, store, settings, zoom, device, progress), out=probability)
+    return probability
+
+
+def _stitched(model: nn.Module, store: PatchStore, settings: Mapping, zoom: float, device, progress) -> np.ndarray:
+    size, overlap = window_in_store_px(settings, zoom)
     width, height = store.canvas
     total = np.zeros((height, width), np.float32)
     weight = np.zeros((height, width), np.float32)
@@ -52,9 +62,9 @@ def infer_slide(
     return np.round(total * 255).astype(np.uint8)
 
 
-def window_in_store_px(settings: Mapping) -> tuple[int, int]:
+def window_in_store_px(settings: Mapping, zoom: float) -> tuple[int, int]:
     """Side and overlap of the windows in pixels of the patch store; `window_px` and `overlap_px` are what the network sees."""
-    return round(settings["window_px"] / settings["zoom"]), round(settings["overlap_px"] / settings["zoom"])
+    return round(settings["window_px"] / zoom), round(settings["overlap_px"] / zoom)
 
 
 def predict_enlarged(model: nn.Module, images: torch.Tensor, size_px: int, flips: bool) -> torch.Tensor:
