@@ -18,8 +18,8 @@ def infer_slide(
     """Probability of glomerulus over the slide at the store's mpp: uint8 (height, width), 255 = certain.
 
     settings: `window_px`, `overlap_px`, `batch`, `flips` (average over four mirror images), `zooms` (how much windows are
-    enlarged before the network sees them; the highest probability of any zoom counts, because a network that trained on
-    glomeruli of one size overlooks the small scars, or the large ones, of another laboratory).
+    enlarged before the network sees them, because one that trained on large glomeruli overlooks the small scars of another
+    laboratory; the mean of all counts).
     Windows are read where the slide has tissue, their predictions added with weights that fall off towards the window's
     border and divided by the sum of the weights. Everything else is 0.
     Raises: InputError when the model was trained at another mpp than the store's.
@@ -32,13 +32,14 @@ def infer_slide(
             "give both the same `tiling: mpp`"
         )
     width, height = store.canvas
-    probability = np.zeros((height, width), np.uint8)
+    probability = np.zeros((height, width), np.float32)
     for zoom in settings["zooms"]:
-        np.maximum(probability, _stitched(model, store, settings, zoom, device, progress), out=probability)
-    return probability
+        probability += _stitched(model, store, settings, zoom, device, progress)
+    return np.round(probability * (255 / len(settings["zooms"]))).astype(np.uint8)
 
 
 def _stitched(model: nn.Module, store: PatchStore, settings: Mapping, zoom: float, device, progress) -> np.ndarray:
+    """Probability of glomerulus as seen at one zoom: float32 (height, width)."""
     size, overlap = window_in_store_px(settings, zoom)
     width, height = store.canvas
     total = np.zeros((height, width), np.float32)
@@ -58,8 +59,7 @@ def _stitched(model: nn.Module, store: PatchStore, settings: Mapping, zoom: floa
             inside = slice(top - y, bottom - y), slice(left - x, right - x)
             total[top:bottom, left:right] += probability[inside] * kernel[inside]
             weight[top:bottom, left:right] += kernel[inside]
-    np.divide(total, weight, out=total, where=weight > 0)
-    return np.round(total * 255).astype(np.uint8)
+    return np.divide(total, weight, out=total, where=weight > 0)
 
 
 def window_in_store_px(settings: Mapping, zoom: float) -> tuple[int, int]:
