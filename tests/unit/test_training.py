@@ -77,15 +77,13 @@ def test_small_glomeruli_count_as_much_as_large_ones():
 
     logits = torch.zeros(2, 3, 32, 32)
     logits[:, 0] = 5  # background everywhere
-    _, reported = deep_loss(logits, torch.from_numpy(labels), torch.from_numpy(weights))
-    assert reported.item() == pytest.approx(
-        segmentation_loss(logits, torch.from_numpy(labels)).item()
-    )  # as if unweighed
-    errors = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
-    expected = (errors * weights).sum() / weights.sum() - errors.mean()
-    truth = torch.from_numpy(labels)
-    alike = deep_loss(logits, truth, torch.ones(2, 32, 32))[0]
-    assert (deep_loss(logits, truth, torch.from_numpy(weights))[0] - alike).item() == pytest.approx(expected, rel=1e-4)
+    truth, weights = torch.from_numpy(labels), torch.from_numpy(weights)
+    loss, reported = deep_loss(logits, truth, weights)
+    assert reported.item() == pytest.approx(segmentation_loss(logits, truth).item())  # as if unweighed
+    errors = torch.nn.functional.cross_entropy(logits, truth, reduction="none")
+    difference = (errors * weights).sum() / weights.sum() - errors.mean()
+    unweighed = deep_loss(logits, truth, torch.ones(2, 32, 32))[0]
+    assert (loss - unweighed).item() == pytest.approx(difference.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("shift_px", [0, 1, 3, 20])

@@ -71,18 +71,21 @@ def deep_loss(
     """
     outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
     logits = outputs[0].float()
-    errors, dice_loss = _parts(logits, labels)
-    loss = _weighed(errors, weights) + dice_loss + _BOUNDARY_WEIGHT * boundary_loss(logits, labels)
+    loss, own = _weighed_and_plain(logits, labels, weights)
+    loss = loss + _BOUNDARY_WEIGHT * boundary_loss(logits, labels)
     sides = []
     for side in outputs[1:]:
-        size = side.shape[-2:]
-        side_errors, side_dice_loss = _parts(side.float(), _shrink(labels, size).long())
-        sides.append(_weighed(side_errors, _shrink(weights, size)) + side_dice_loss)
-    return loss + _SIDE_WEIGHT * sum(sides) / max(1, len(sides)), (errors.mean() + dice_loss).detach()
+        shrunk_labels, shrunk_weights = (_shrink(values, side.shape[-2:]) for values in (labels, weights))
+        sides.append(_weighed_and_plain(side.float(), shrunk_labels.long(), shrunk_weights)[0])
+    return loss + _SIDE_WEIGHT * sum(sides) / max(1, len(sides)), own.detach()
 
 
-def _weighed(errors: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (errors * weights).sum() / weights.sum()
+def _weighed_and_plain(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`segmentation_loss` with the pixels of its cross-entropy weighed, and without."""
+    errors, dice_loss = _parts(logits, labels)
+    return (errors * weights).sum() / weights.sum() + dice_loss, errors.mean() + dice_loss
 
 
 def _edge(areas: torch.Tensor) -> torch.Tensor:
