@@ -1,12 +1,16 @@
 """What training and inference cost against the bare network; both figures of each ratio from one run.
 
-    python benchmarks/segmentation.py WORK [--preset cpu] [--segmenters unet segnet] [--slides DATA] [--rounds 5]
+    python benchmarks/segmentation.py WORK [--preset cpu] [--segmenters unet segnet] [--slides DATA] [--models MODELS]
 
 Tiles one synthetic slide in WORK, or the slides of DATA/kidney-mini, and prints for every segmenter
-  training    windows per second of a whole step fed from the patch stores (reading, augmentation, optimiser, average of
-              weights) against forward and backward on tensors that lie in memory
-  inference   windows per second from patch store to mask store, outlines and table against the network on tensors in memory
-with the settings of the preset. Jobs take turns and the median of the rounds counts, because a machine changes its speed.
+  training     windows per second of a whole step fed from the patch stores (reading, augmentation, optimiser, average of
+               weights) against forward and backward on tensors that lie in memory
+  second look  the same for the training of the second look, from MODELS/SEGMENTER/first_look
+  inference    windows per second from patch store and slide to mask store, outlines and table against the networks on
+               tensors in memory
+with the settings of the preset. MODELS is results/models of a cohort with DATA's slides; without it there is no second look,
+because networks that have learned nothing would look everywhere. Jobs take turns and the median of the rounds counts,
+because a machine changes its speed.
 """
 
 import argparse
@@ -24,14 +28,16 @@ sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from glomerulearn import synthetic
 from glomerulearn.detection import detect_glomeruli
-from glomerulearn.inference import predict, tissue_windows, window_in_store_px
+from glomerulearn.inference import infer_slide, predict, tissue_windows, window_in_store_px
 from glomerulearn.losses import deep_loss
-from glomerulearn.models import autocast, pick_device, save_model
+from glomerulearn.models import autocast, load_second_look, load_segmenter, pick_device, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
+from glomerulearn.second_look import candidates, window_corners
+from glomerulearn.second_look_training import second_look_trainer
 from glomerulearn.slide_outlines import read_slide_outlines
 from glomerulearn.tiling import tile_slide
-from glomerulearn.training import Trainer
+from glomerulearn.training import segmenter_trainer
 
 
 def settings_of(preset: str) -> dict:
@@ -50,8 +56,8 @@ def _merge(base: dict, changes: dict) -> None:
             base[key] = value
 
 
-def make_slides(work: Path, config: dict, data: Path | None) -> list[tuple[Path, Path]]:
-    """Patch stores and outlines of the slides to train on and to infer."""
+def make_slides(work: Path, config: dict, data: Path | None) -> list[tuple[Path, Path, Path]]:
+    """Patch stores, outlines and files of the slides to train on and to infer."""
     if data is None:
         recipe = synthetic.Recipe(6000, 6000, mpp=2.0, glomeruli=60, cut_share=0)
         truth = synthetic.make_slide(work / "made.svs", recipe, seed=0)
@@ -66,7 +72,7 @@ def make_slides(work: Path, config: dict, data: Path | None) -> list[tuple[Path,
         classes = {"Normal": "normal", "Sclerosed": "sclerosed"}
     made = []
     for path, annotation in slides:
-        made.append((work / f"{path.stem}.zarr.zip", work / f"{path.stem}.read.geojson"))
+        made.append((work / f"{path.stem}.zarr.zip", work / f"{path.stem}.read.geojson", path))
         tile_slide(path.stem, path, None, config["tiling"], made[-1][0])
         read_slide_outlines(
             path.stem, path, annotation, None, {"classes": classes, "label_images": "class"}, made[-1][1]
@@ -87,19 +93,28 @@ def seconds(jobs: dict, rounds: int) -> dict[str, float]:
     return {name: float(np.median(values[1:])) for name, values in times.items()}
 
 
-def training_figures(
-    name: str, config: dict, slides: list[tuple[Path, Path]], rounds: int, device
-) -> tuple[float, float]:
-    """Windows per second: whole steps, and the bare network's forward and backward."""
-    chosen = dict(config["segmentation"], seed=0, windows_per_epoch=8 * config["segmentation"]["batch"])
-    chosen["network"] = config["segmentation"]["networks"][name]
-    chosen["learning_rate"] = config["segmentation"]["learning_rate"][name]
-    trainer = Trainer(name, slides, chosen, device)
+def training_figures(name: str, config: dict, slides, rounds: int, device, models: Path | None = None):
+    """Windows per second of whole steps, and of the bare network's forward and backward.
+
+    models: train the second look of the segmenters there in place of the first.
+    """
+    segmentation = config["segmentation"]
+    chosen = dict(segmentation, seed=0, network=segmentation["networks"][name], windows_per_epoch=0)
+    chosen["learning_rate"] = segmentation["learning_rate"][name]
+    if models:
+        chosen |= segmentation["second_look"]
+    chosen["windows_per_epoch"] = 8 * chosen["batch"]
+    pairs = [slide[:2] for slide in slides]
+    if models:
+        scans = {PatchStore(patches).slide: path for patches, _, path in slides}
+        trainer = second_look_trainer(models / name / "first_look", pairs, scans, chosen, device)
+    else:
+        trainer = segmenter_trainer(name, pairs, chosen, device)
     size = chosen["window_px"], chosen["window_px"]
     images = torch.randn(chosen["batch"], 3, *size, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (chosen["batch"], *size), device=device)
     weights = torch.ones(labels.shape, device=device)
-    bare = build_segmenter(name, dict(chosen["network"]) | {"weights": "none"}, 1 + len(trainer.classes))
+    bare = build_segmenter(name, dict(chosen["network"]) | {"weights": "none"}, 2)
     bare = bare.to(device, memory_format=torch.channels_last).train()
 
     def step():
@@ -114,29 +129,41 @@ def training_figures(
     return chosen["windows_per_epoch"] / times["fed"], chosen["windows_per_epoch"] / times["bare"]
 
 
-def inference_figures(name: str, config: dict, store: Path, work: Path, rounds: int, device) -> tuple[float, float]:
-    """Windows per second: from patch store to outlines, and the bare network's."""
+def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, device, models: Path | None):
+    """Windows per second: from patch store to outlines, and the bare networks'."""
     network = dict(config["segmentation"]["networks"][name]) | {"weights": "none"}
-    model = build_segmenter(name, network).to(device, memory_format=torch.channels_last).eval()
-    facts = {"segmenter": name, "network": network, "classes": ["glomerulus"], "mpp": config["tiling"]["mpp"]}
-    facts["normalise"] = config["segmentation"]["normalise"]
-    save_model(work / name, model.state_dict(), facts, [{"epoch": 0}])
+    folder = models / name if models else work / name
+    if not models:
+        facts = {"segmenter": name, "network": network, "classes": ["glomerulus"], "mpp": config["tiling"]["mpp"]}
+        facts["normalise"] = config["segmentation"]["normalise"]
+        save_model(folder, build_segmenter(name, network).state_dict(), facts, [{"epoch": 0}])
     detection = config["detection"]
-    patches = PatchStore(store)
+    model, facts = load_segmenter(folder, device)
+    patches = PatchStore(slide[0], normalise=facts["normalise"])
     fields = [window_in_store_px(detection, zoom) for zoom in detection["zooms"]]
     count = sum(len(list(tissue_windows(patches, size, size - overlap))) for size, overlap in fields)
-    images = torch.randn(detection["batch"], 3, detection["window_px"], detection["window_px"], device=device)
+    looks = [(model, detection["window_px"], count, detection["batch"])]
+    second = load_second_look(folder, device)
+    if second:
+        size, zoom = facts["second_look"]["window_px"], facts["second_look"]["zoom"]
+        regions = candidates(infer_slide(model, facts, patches, detection, device), patches.mpp)
+        count = sum(len(list(window_corners(region.bbox, size // zoom))) for region in regions)
+        at_once = detection["batch"] * detection["window_px"] ** 2 // size**2
+        looks.append((second, size, count, at_once))
+    total = sum(count for _, _, count, _ in looks)
     targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
 
     def whole():
-        detect_glomeruli(store, work / name, detection, *targets, device, torch.get_num_threads())
+        detect_glomeruli(slide[0], slide[2], folder, detection, *targets, device, torch.get_num_threads())
 
     def bare():
-        for start in range(0, count, detection["batch"]):
-            predict(model, images[: count - start], detection["flips"])
+        for network, size, count, at_once in looks:
+            images = torch.randn(at_once, 3, size, size, device=device)
+            for start in range(0, count, at_once):
+                predict(network, images[: count - start], detection["flips"])
 
     times = seconds({"whole": whole, "bare": bare}, rounds)
-    return count / times["whole"], count / times["bare"]
+    return total / times["whole"], total / times["bare"]
 
 
 def main() -> None:
@@ -145,6 +172,7 @@ def main() -> None:
     parser.add_argument("--preset", default="cpu", choices=["full", "cpu", "demo", "original"])
     parser.add_argument("--segmenters", nargs="+", default=["unet", "segnet"])
     parser.add_argument("--slides", type=Path, help="folder that holds kidney-mini")
+    parser.add_argument("--models", type=Path, help="results/models of a run on these slides")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -153,16 +181,21 @@ def main() -> None:
     device = pick_device(1)
     config = settings_of(options.preset)
     slides = make_slides(options.work, config, options.slides)
-    largest = max((patches for patches, _ in slides), key=lambda path: len(PatchStore(path).grid))
+    largest = max(slides, key=lambda slide: len(PatchStore(slide[0]).grid))
     print(f"{device}, {options.threads} threads, preset {options.preset}, {len(slides)} slide(s)")
     print(f"{'windows per second':24} {'whole':>8} {'bare':>8} {'ratio':>6}")
     for name in options.segmenters:
         print(f"  {json.dumps(config['segmentation']['networks'][name])}")
-        for what, figures in (
-            ("training", training_figures(name, config, slides, options.rounds, device)),
-            ("inference", inference_figures(name, config, largest, options.work, options.rounds, device)),
-        ):
-            whole, bare = figures
+        jobs = {"training": lambda name=name: training_figures(name, config, slides, options.rounds, device)}
+        if options.models:
+            jobs["second look"] = lambda name=name: training_figures(
+                name, config, slides, options.rounds, device, options.models
+            )
+        jobs["inference"] = lambda name=name: inference_figures(
+            name, config, largest, options.work, options.rounds, device, options.models
+        )
+        for what, job in jobs.items():
+            whole, bare = job()
             print(f"{name + ' ' + what:24} {whole:8.2f} {bare:8.2f} {whole / bare:6.2f}", flush=True)
 
 

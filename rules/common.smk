@@ -84,6 +84,7 @@ COHORT = [*SLIDES, *CROPS]
 SLIDE_NAMES = "|".join(map(re.escape, SLIDES)) or "(?!)" if CROPS else "[A-Za-z0-9][A-Za-z0-9_.-]*"
 SEGMENTERS = config["segmentation"]["segmenters"] if SLIDES else []
 PRETRAINED = {name: config["pretrained"][name] for name in SEGMENTERS if name in config["pretrained"]}
+NEWLY_TRAINED = [name for name in SEGMENTERS if name not in PRETRAINED]
 EXTRACTORS = config["embedding"]["extractors"]
 MEASURED = [*EXTRACTORS, *(["morphology"] if "morphology" not in EXTRACTORS else [])]  # whatever has vectors
 REDUCERS = config["reduction"]["reducers"]
@@ -93,6 +94,8 @@ METHODS = [
     *(config["clustering"]["metrics"] if "kmeans" in CLUSTERERS else []),
     *(name for name in CLUSTERERS if name != "kmeans"),
 ]
+# a segmenter's own files, before it learns to look again
+FIRST_LOOK = "results/models/{segmenter}" + ("/first_look" if config["segmentation"]["second_look"] else "")
 # the model of this cohort that an extractor runs
 OWN_MODELS = {
     "autoencoder": "autoencoder",
@@ -290,6 +293,29 @@ def slide_files(*columns):
     return unpack(files)
 
 
+def scans_for(*splits):
+    """The slides of some splits that Snakemake makes or fetches, for the segmenter that the wildcard names."""
+
+    def files(wildcards):
+        paths = [SLIDES[name]["path"] for split in splits for name in slides_for(wildcards.segmenter, split)]
+        if config["slides"] == "demo":
+            return paths
+        return [storage.s3(path) for path in paths if is_remote(path)]
+
+    return files
+
+
+def scan_paths(*splits):
+    """Slide -> where it is, or where it was fetched to, of some splits; untracked."""
+
+    def paths(wildcards, input):
+        names = [name for split in splits for name in slides_for(wildcards.segmenter, split)]
+        fetched = iter(input.scans if config["slides"] != "demo" else [])
+        return {name: next(fetched) if is_remote(SLIDES[name]["path"]) else SLIDES[name]["path"] for name in names}
+
+    return paths
+
+
 def path_of(column):
     """The path in a column of the slide's row, or where it was fetched to; untracked."""
     return lambda wildcards, input: input.get(column, SLIDES[wildcards.slide][column])
@@ -324,11 +350,16 @@ def training_settings(segmenter):
     """The settings of one segmenter only: changing the other's retrains nothing here."""
     chosen = dict(config["segmentation"], seed=config["seed"])
     segmenter = segmenter.partition(".")[0]
-    for key in ("segmenters", "networks", "learning_rate", "licence"):
+    for key in ("segmenters", "networks", "learning_rate", "licence", "second_look"):
         del chosen[key]
     chosen["network"] = config["segmentation"]["networks"][segmenter]
     chosen["learning_rate"] = config["segmentation"]["learning_rate"][segmenter]
     return json.dumps(chosen, sort_keys=True)
+
+
+def second_look_settings(segmenter):
+    """The settings of a segmenter's second look: those of its first, but for what config says of the second."""
+    return json.dumps(json.loads(training_settings(segmenter)) | config["segmentation"]["second_look"], sort_keys=True)
 
 
 def extractor_settings(extractor):

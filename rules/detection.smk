@@ -4,6 +4,7 @@
 rule infer_masks:
     """Find the glomeruli of a slide with one segmenter."""
     input:
+        slide_files("path"),
         patches="results/patches/{slide}.zarr.zip",
         weights="results/models/{segmenter}/model.safetensors",
         facts="results/models/{segmenter}/model.json",
@@ -29,6 +30,7 @@ rule infer_masks:
     params:
         code=code("infer_masks"),
         cfg=detection_settings(),
+        path=path_of("path"),
     script:
         "../workflow_scripts/infer_masks.py"
 

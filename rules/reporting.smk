@@ -6,8 +6,11 @@ import csv
 rule draw_learning_curves:
     """Loss and scores of every epoch."""
     input:
-        epochs=expand(
-            "results/models/{segmenter}/epochs.csv", segmenter=[name for name in SEGMENTERS if name not in PRETRAINED]
+        first=expand(f"{FIRST_LOOK}/epochs.csv", segmenter=NEWLY_TRAINED),
+        second=(
+            expand("results/models/{segmenter}/epochs.csv", segmenter=NEWLY_TRAINED)
+            if config["segmentation"]["second_look"]
+            else []
         ),
     output:
         figure=report(
@@ -27,6 +30,7 @@ rule draw_learning_curves:
         runtime=per_attempt(10),
     params:
         code=code("draw_learning_curves"),
+        segmenters=NEWLY_TRAINED,
     script:
         "../workflow_scripts/draw_learning_curves.py"
 
@@ -211,7 +215,7 @@ FIGURES = [
         for method in METHODS
     ),
 ]
-if set(SEGMENTERS) - set(PRETRAINED):
+if NEWLY_TRAINED:
     FIGURES.append("results/figures/learning_curves.png")
 if slides_of("test"):
     FIGURES.append("results/figures/segmentations.png")

@@ -1,6 +1,8 @@
 """Train the segmenters, compare them on slides that none of them saw, and choose the best."""
 
 MODEL = ("model.safetensors", "model.json")
+# but for cross-validation, which trains all afresh
+TRAINED_HERE = f"(?!({'|'.join(PRETRAINED)})/){TRAINED}" if PRETRAINED else TRAINED
 
 
 rule train_segmenter:
@@ -13,16 +15,15 @@ rule train_segmenter:
         # must have passed, but a new test slide is no reason to train again
         leaks=ancient("results/qc/leaks.tsv"),
     output:
-        weights="results/models/{segmenter}/model.safetensors",
-        facts="results/models/{segmenter}/model.json",
-        epochs="results/models/{segmenter}/epochs.csv",
+        weights=f"{FIRST_LOOK}/model.safetensors",
+        facts=f"{FIRST_LOOK}/model.json",
+        epochs=f"{FIRST_LOOK}/epochs.csv",
     log:
         "results/logs/train_segmenter/{segmenter}.log",
     benchmark:
         "results/benchmarks/train_segmenter/{segmenter}.jsonl"
     wildcard_constraints:
-        # but for cross-validation, which trains all afresh
-        segmenter=f"(?!({'|'.join(PRETRAINED)})/){TRAINED}" if PRETRAINED else TRAINED,
+        segmenter=TRAINED_HERE,
     conda:
         "../envs/torch.yaml"
     container:
@@ -39,6 +40,46 @@ rule train_segmenter:
         licence=lambda wildcards, input: config["segmentation"]["licence"],
     script:
         "../workflow_scripts/train_segmenter.py"
+
+
+if config["segmentation"]["second_look"]:
+
+    rule train_second_look:
+        """Train a segmenter to look again, closer, at what it found or nearly found."""
+        input:
+            scans=scans_for("train", "val"),
+            train=patches_for("train"),
+            train_outlines=outlines_for("train"),
+            val=patches_for("val"),
+            val_outlines=outlines_for("val"),
+            weights=f"{FIRST_LOOK}/model.safetensors",
+            facts=f"{FIRST_LOOK}/model.json",
+        output:
+            weights="results/models/{segmenter}/model.safetensors",
+            facts="results/models/{segmenter}/model.json",
+            epochs="results/models/{segmenter}/epochs.csv",
+        log:
+            "results/logs/train_second_look/{segmenter}.log",
+        benchmark:
+            "results/benchmarks/train_second_look/{segmenter}.jsonl"
+        wildcard_constraints:
+            segmenter=TRAINED_HERE,
+        conda:
+            "../envs/torch.yaml"
+        container:
+            config["container"]
+        threads: 8
+        resources:
+            mem_mb=per_attempt(12000),
+            runtime=per_attempt(1440),
+            gpu=gpu,
+        params:
+            code=code("train_second_look"),
+            cfg=lambda wildcards: second_look_settings(wildcards.segmenter),
+            paths=scan_paths("train", "val"),
+            licence=lambda wildcards, input: config["segmentation"]["licence"],
+        script:
+            "../workflow_scripts/train_second_look.py"
 
 
 if PRETRAINED:

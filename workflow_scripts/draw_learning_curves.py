@@ -7,5 +7,9 @@ from glomerulearn.running import logged
 
 if __name__ == "__main__":
     with logged(snakemake.log[0]):
-        epochs = {Path(path).parent.name: Path(path) for path in snakemake.input.epochs}
-        draw_learning_curves(epochs, Path(snakemake.output.figure))
+        looks = {
+            look: dict(zip(snakemake.params.segmenters, map(Path, paths), strict=True))
+            for look, paths in (("first look", snakemake.input.first), ("second look", snakemake.input.second))
+            if paths
+        }
+        draw_learning_curves(looks, Path(snakemake.output.figure))

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     with logged(snakemake.log[0]):
         detect_glomeruli(
             Path(snakemake.input.patches),
+            Path(snakemake.params.path),
             Path(snakemake.input.weights).parent,
             json.loads(snakemake.params.cfg),
             Path(snakemake.output.mask),

@@ -246,9 +246,9 @@ def test_compiled_on_request(small, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda network: compiled.append(network) or network)
     settings = SETTINGS | {"network": NETWORKS["unet"]}
-    trainer = training.Trainer("unet", [small], settings | {"compile": True}, torch.device("cpu"))
+    trainer = training.segmenter_trainer("unet", [small], settings | {"compile": True}, torch.device("cpu"))
     assert compiled == [trainer.model]
-    training.Trainer("unet", [small], settings, torch.device("cpu"))
+    training.segmenter_trainer("unet", [small], settings, torch.device("cpu"))
     assert len(compiled) == 1
 
 

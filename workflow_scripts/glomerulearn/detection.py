@@ -13,14 +13,17 @@ from glomerulearn.familiarity import unfamiliar
 from glomerulearn.glomeruli import find_glomeruli, measure_glomeruli, polygons
 from glomerulearn.inference import infer_slide
 from glomerulearn.masks import write_masks
-from glomerulearn.models import load_segmenter
+from glomerulearn.models import load_second_look, load_segmenter
 from glomerulearn.patches import PatchStore
+from glomerulearn.second_look import look_again, sharp_enough
+from glomerulearn.slides import open_slide
 
 log = logging.getLogger(__name__)
 
 
 def detect_glomeruli(
     patches: Path,
+    scan: Path,
     model_folder: Path,
     settings: Mapping,
     mask_target: Path,
@@ -32,6 +35,7 @@ def detect_glomeruli(
 ) -> pd.DataFrame:
     """Find the glomeruli of one slide; write the mask store, GeoJSON for QuPath (level-0 px) and the table (um).
 
+    patches: the slide's patch store; scan: the slide itself, which is opened if the segmenter looks twice.
     A slide that could not be tiled gives empty files, and the log says why.
     """
     torch.set_num_threads(threads)
@@ -42,6 +46,12 @@ def detect_glomeruli(
         for reason in unfamiliar(store, trained.get("known")):
             log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
         probability = infer_slide(model, trained, store, settings, device, progress)
+        second = load_second_look(model_folder, device)
+        if second and sharp_enough(store, trained["second_look"]["zoom"]):
+            with open_slide(scan, store.mpp_level0) as slide:
+                probability = look_again(
+                    second, trained["second_look"], probability, store, slide, settings, device, progress
+                )
         labels = find_glomeruli(probability, store.mpp, settings)
         shapes = polygons(labels, store.scale)
         table = measure_glomeruli(store.slide, labels, shapes, probability, store.mpp, store.mpp_level0)

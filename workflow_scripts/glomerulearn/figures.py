@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.decomposition import PCA
 
 from glomerulearn.masks import MaskStore
@@ -30,23 +31,25 @@ _WINDOW_UM = 1600.0  # side of the windows that compare segmenters
 _PER_CLUSTER = 8  # crops of each cluster that a gallery shows
 
 
-def draw_learning_curves(epochs: Mapping[str, Path], target: Path) -> None:
-    """Loss and validation scores of every epoch. epochs: segmenter -> epochs.csv."""
-    figure = Figure((10, 3.6), layout="constrained")
-    loss, score = figure.subplots(1, 2)
-    for name, path in epochs.items():
-        table, colour = pd.read_csv(path), COLOURS[name]
-        best = table.loc[table["val_mean_iou"].idxmax()]
-        loss.plot(table["epoch"], table["train_loss"], ":", color=colour, label=f"{NAMES[name]}, train")
-        loss.plot(table["epoch"], table["val_loss"], color=colour, label=f"{NAMES[name]}, val")
-        score.plot(table["epoch"], table["val_mean_iou"], color=colour, label=f"{NAMES[name]}, MeanIoU")
-        score.plot(table["epoch"], table["val_dice"], "--", color=colour, label=f"{NAMES[name]}, Dice")
-        score.plot(best["epoch"], best["val_mean_iou"], "o", color=colour)
-    loss.set(xlabel="epoch", ylabel="loss (cross-entropy + Dice)")
-    score.set(xlabel="epoch", ylabel="on val patches (dot: epoch that is kept)", ylim=(0, 1))
-    for axes in (loss, score):
-        _plain(axes)
-        axes.legend(frameon=False, fontsize=8)
+def draw_learning_curves(epochs: Mapping[str, Mapping[str, Path]], target: Path) -> None:
+    """Loss and validation scores of every epoch, a row of axes for each look. epochs: look -> segmenter -> epochs.csv."""
+    figure = Figure((10, 3.6 * len(epochs)), layout="constrained")
+    rows = figure.subplots(len(epochs), 2, squeeze=False)
+    for (loss, score), (look, files) in zip(rows, epochs.items(), strict=True):
+        for name, path in files.items():
+            table, colour = pd.read_csv(path), COLOURS[name]
+            best = table.loc[table["val_mean_iou"].idxmax()]
+            loss.plot(table["epoch"], table["train_loss"], ":", color=colour, label=f"{NAMES[name]}, train")
+            loss.plot(table["epoch"], table["val_loss"], color=colour, label=f"{NAMES[name]}, val")
+            score.plot(table["epoch"], table["val_mean_iou"], color=colour, label=f"{NAMES[name]}, MeanIoU")
+            score.plot(table["epoch"], table["val_dice"], "--", color=colour, label=f"{NAMES[name]}, Dice")
+            score.plot(best["epoch"], best["val_mean_iou"], "o", color=colour)
+        loss.set(xlabel="epoch", ylabel="loss (cross-entropy + Dice)", title=look)
+        score.set(xlabel="epoch", ylabel="on val windows (dot: epoch that is kept)", ylim=(0, 1), title=look)
+        for axes in (loss, score):
+            _plain(axes)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend(frameon=False, fontsize=8)
     figure.savefig(target, dpi=130)
 
 

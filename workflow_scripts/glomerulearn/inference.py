@@ -44,7 +44,7 @@ def _stitched(model: nn.Module, store: PatchStore, settings: Mapping, zoom: floa
     width, height = store.canvas
     total = np.zeros((height, width), np.float32)
     weight = np.zeros((height, width), np.float32)
-    kernel = _ramp(size, overlap)
+    kernel = ramp(size, overlap)
     windows = list(tissue_windows(store, size, size - overlap))
     starts = range(0, len(windows), settings["batch"])
     for start in progress(starts):
@@ -104,7 +104,7 @@ def tissue_windows(store: PatchStore, size: int, stride: int) -> Iterator[tuple[
                 yield x, y
 
 
-def _ramp(size: int, overlap: int) -> np.ndarray:
+def ramp(size: int, overlap: int) -> np.ndarray:
     """Weights (size, size): 1 in the middle, falling linearly to almost 0 over the overlap."""
     line = np.minimum(np.arange(size) + 1, np.arange(size)[::-1] + 1) / max(1, overlap)
     line = np.minimum(line, 1).astype(np.float32)

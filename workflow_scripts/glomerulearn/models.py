@@ -20,6 +20,7 @@ from glomerulearn.errors import InputError
 from glomerulearn.networks.segmenters import build_segmenter
 
 _CARD = "glomerulearn"  # key of the model card in the weights' file
+SECOND_LOOK = "second_look."  # what the names of a second network's weights start with, in the file of the first
 
 
 def pick_device(gpu: int = 0) -> torch.device:
@@ -75,12 +76,28 @@ def read_facts(weights: Path, name: str) -> dict:
 def load_segmenter(folder: Path, device: torch.device | None = None) -> tuple[nn.Module, dict]:
     """The trained segmenter in `folder`, ready for inference, and its facts."""
     facts = json.loads((Path(folder) / "model.json").read_text())
+    weights = load_file(Path(folder) / "model.safetensors")
+    own = {key: value for key, value in weights.items() if not key.startswith(SECOND_LOOK)}
+    return _rebuilt(facts, own, folder, device), facts
+
+
+def load_second_look(folder: Path, device: torch.device | None = None) -> nn.Module | None:
+    """The network with which the segmenter in `folder` looks again (`second_look`), ready for inference, if it has one."""
+    facts = json.loads((Path(folder) / "model.json").read_text())
+    if not facts.get("second_look"):
+        return None
+    weights = load_file(Path(folder) / "model.safetensors")
+    own = {key.removeprefix(SECOND_LOOK): value for key, value in weights.items() if key.startswith(SECOND_LOOK)}
+    return _rebuilt(facts, own, folder, device)
+
+
+def _rebuilt(facts: Mapping, weights: Mapping, folder: Path, device: torch.device | None) -> nn.Module:
     network = dict(facts["network"]) | {"weights": "none"}  # its own weights follow
     model = build_segmenter(facts["segmenter"], network, 1 + len(facts["classes"]))
     try:
-        model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
             f"{folder}: the weights do not fit the network that the model card describes: {error}"
         ) from error
-    return model.to(device or "cpu", memory_format=torch.channels_last).eval(), facts
+    return model.to(device or "cpu", memory_format=torch.channels_last).eval()

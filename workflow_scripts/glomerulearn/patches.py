@@ -74,6 +74,10 @@ class PatchStore(stores.StoreReader):
     def _lookup(self) -> np.ndarray:
         return slide_stain.lookup(*self.density)
 
+    def in_its_stain(self, image: np.ndarray) -> np.ndarray:
+        """Pixels of the slide, uint8 (h, w, 3), in the stain that windows have."""
+        return cv2.LUT(image, self._lookup) if self._normalise else image
+
     def window(self, x: int, y: int, width: int, height: int | None = None) -> np.ndarray:
         """uint8 (height, width, 3) at store pixel (x, y), square by default; white where is no tissue or no slide."""
         height = width if height is None else height
@@ -120,9 +124,7 @@ class PatchStore(stores.StoreReader):
             size = self.patch_size
             patch = self._drawing.window(column * size, row * size, size, size)
         else:
-            patch = self.read(name, int(index))
-            if self._normalise:
-                patch = cv2.LUT(patch, self._lookup)
+            patch = self.in_its_stain(self.read(name, int(index)))
         self._cache[key] = patch
         if len(self._cache) > self._cache_patches:
             self._cache.popitem(last=False)

@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 
 from glomerulearn.errors import InputError
-from glomerulearn.models import load_segmenter, read_facts
+from glomerulearn.models import load_second_look, load_segmenter, read_facts
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def take_segmenter(name: str, source: str, mpp: float, folder: Path) -> dict:
         )
     facts |= {"pretrained": place, "sha256": found}
     (folder / "model.json").write_text(json.dumps(facts, indent=2) + "\n")
-    load_segmenter(folder)  # fails here rather than in the job of every slide
+    load_segmenter(folder), load_second_look(folder)  # fails here rather than in the job of every slide
     log.info("%s from %s (sha256 %s), trained on %s", name, place, found, ", ".join(facts["train"]))
     return facts
 

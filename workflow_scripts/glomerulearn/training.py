@@ -1,4 +1,4 @@
-"""Train a segmenter: one loop for all of them, with early stopping, the best epoch kept, resumable."""
+"""Train a segmenter: one loop for all networks, with early stopping, the best epoch kept, resumable."""
 
 import copy
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from glomerulearn.errors import InputError
 from glomerulearn.familiarity import data_digest, known_slides
@@ -31,25 +31,13 @@ log = logging.getLogger(__name__)
 
 
 class Trainer:
-    """A segmenter in training: its network, the average of its weights, its optimiser, and the windows it is fed.
+    """A network in training: the average of its weights, its optimiser, and the windows it is fed.
 
-    name, train, settings, device: as `train_segmenter`'s.
-    Raises: InputError when no slide has an outlined glomerulus.
+    model: a segmenter; data: windows without end, as `RandomWindows`; settings: as `train_segmenter`'s.
     """
 
-    def __init__(self, name: str, train: Sequence[Slide], settings: Mapping, device: torch.device):
-        torch.manual_seed(settings["seed"])
-        self.settings, self.device = settings, device
-        labelled = settings["tell_labels"]
-        self.classes = PatchStore(*train[0]).labels if labelled else ["glomerulus"]
-        data = RandomWindows(
-            train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"], labelled
-        )
-        if not any(len(centres) for centres in data.glomeruli):
-            raise InputError(
-                "the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
-            )
-        model = build_segmenter(name, settings["network"], 1 + len(self.classes))
+    def __init__(self, model: nn.Module, data: Dataset, settings: Mapping, device: torch.device):
+        self.data, self.settings, self.device = data, settings, device
         self.model = model.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model)
         self.optimiser = torch.optim.AdamW(
@@ -128,12 +116,50 @@ def train_segmenter(
     """
     device = device or torch.device("cpu")
     torch.set_num_threads(threads)
-    leads = place()[0] == 0
     train, val = usable(train, "train"), usable(val, "val")
-    trainer = Trainer(name, train, settings, device)
-    state = {"epoch": 0, "rows": [], "best": -1.0, "best_epoch": 0, "best_state": None}
+    trainer = segmenter_trainer(name, train, settings, device)
+    watched = GridWindows(val, settings["tell_labels"], settings["normalise"])
     resume = Path(folder) / "resume.pt"
-    digest = _digest(name, settings, train, val)
+    digest = work_digest([name, settings], [path for slide in (*train, *val) for path in slide])
+    state = fit(name, trainer, watched, resume, digest, progress)
+    if place()[0] != 0:
+        return {}
+    facts = model_card(name, settings, trainer, train, val) | {"best_epoch": best_row(state), "licence": licence}
+    save_model(folder, state["best_state"], facts, state["rows"])
+    resume.unlink(missing_ok=True)
+    return facts
+
+
+def segmenter_trainer(name: str, train: Sequence[Slide], settings: Mapping, device: torch.device) -> Trainer:
+    """Segmenter `name`, from its start, with the windows of the slides `train`; arguments as `train_segmenter`'s.
+
+    Raises: InputError when no slide has an outlined glomerulus.
+    """
+    torch.manual_seed(settings["seed"])
+    data = RandomWindows(
+        train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"], settings["tell_labels"]
+    )
+    if not any(len(centres) for centres in data.glomeruli):
+        raise InputError(
+            "the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
+        )
+    model = build_segmenter(name, settings["network"], 1 + len(classes_of(train, settings)))
+    return Trainer(model, data, settings, device)
+
+
+def classes_of(train: Sequence[Slide], settings: Mapping) -> list[str]:
+    """What a segmenter tells from background: glomeruli, or their labels."""
+    return PatchStore(*train[0]).labels if settings["tell_labels"] else ["glomerulus"]
+
+
+def fit(name: str, trainer: Trainer, watched: Dataset, resume: Path, digest: str, progress=iter) -> dict:
+    """Train until the epochs are over, or none has been better on the windows `watched` for as long as patience lasts.
+
+    resume: file that an interrupted run goes on from, if it was made for the same `digest`.
+    Returns: `rows` (of epochs.csv), `best_epoch` and, in the first process, `best_state`, the weights of that epoch.
+    """
+    settings, leads = trainer.settings, place()[0] == 0
+    state = {"epoch": 0, "rows": [], "best": -1.0, "best_epoch": 0, "best_state": None}
     _resume(resume, digest, trainer.parts, state)
     rounds = progress(range(state["epoch"] + 1, settings["epochs"] + 1))
     for epoch in rounds:
@@ -144,7 +170,7 @@ def train_segmenter(
         loss = trainer.run_epoch(epoch)
         if leads:
             with torch.no_grad():
-                val_loss, counts = evaluate(trainer.average, val, settings, device)
+                val_loss, counts = evaluate(trainer.average, watched, settings, trainer.device)
             state["rows"].append(
                 {
                     "epoch": epoch,
@@ -167,14 +193,14 @@ def train_segmenter(
             state["epoch"] = epoch
             _save_resume(resume, digest, trainer.parts, state)
         state["best_epoch"] = as_leader_says(state["best_epoch"])
-    if not leads:
-        return {}
-    best = next(dict(row) for row in state["rows"] if row["epoch"] == state["best_epoch"])
-    del best["seconds"]  # which differ where the weights do not: the same training is the same file
-    facts = model_card(name, settings, trainer, train, val) | {"best_epoch": best, "licence": licence}
-    save_model(folder, state["best_state"], facts, state["rows"])
-    resume.unlink(missing_ok=True)
-    return facts
+    return state
+
+
+def best_row(state: Mapping) -> dict:
+    """The row of the epoch that is kept, but for its seconds, which differ where the weights do not."""
+    row = next(dict(row) for row in state["rows"] if row["epoch"] == state["best_epoch"])
+    del row["seconds"]
+    return row
 
 
 def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[Slide], val: Sequence[Slide]) -> dict:
@@ -186,7 +212,7 @@ def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[S
         "settings": dict(settings),
         "mpp": stores[0].mpp,
         "normalise": settings["normalise"],
-        "classes": trainer.classes,
+        "classes": classes_of(train, settings),
         "train": [store.slide for store in stores],
         "val": [PatchStore(*slide).slide for slide in val],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
@@ -203,18 +229,16 @@ def _log_epoch(name: str, rows: Sequence[Mapping], epochs: int) -> None:
     )
 
 
-def evaluate(model, slides: Sequence[Slide], settings: Mapping, device) -> tuple[float, PixelCounts]:
-    """Mean loss and pixel counts of `model` over every stored patch of the slides."""
+def evaluate(model, windows: Dataset, settings: Mapping, device) -> tuple[float, PixelCounts]:
+    """Mean loss and pixel counts of `model` over `windows`, as `GridWindows`."""
     model.eval()
     losses, counts = [], PixelCounts()
-    for images, labels in DataLoader(
-        GridWindows(slides, settings["tell_labels"], settings["normalise"]), settings["batch"], collate_fn=_collate
-    ):
+    for images, labels in DataLoader(windows, settings["batch"], collate_fn=_collate):
         with autocast(settings["precision"], device):
             logits = model(images.to(device, memory_format=torch.channels_last)).float().cpu()
         losses.append(segmentation_loss(logits, labels).item() * len(images))
         counts += PixelCounts.of(logits.softmax(1)[:, 0].numpy() < 0.5, labels.numpy() > 0)
-    return sum(losses) / sum(len(PatchStore(patches).grid) for patches, _ in slides), counts
+    return sum(losses) / len(windows), counts
 
 
 def _collate(items) -> tuple[torch.Tensor, torch.Tensor]:
@@ -235,11 +259,10 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
         kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
 
 
-def _digest(name: str, settings: Mapping, train: Sequence[Slide], val: Sequence[Slide]) -> str:
-    """What a resume file must have been made from."""
-    files = [Path(path) for slide in (*train, *val) for path in slide]
-    stated = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return hashlib.sha256(json.dumps([name, settings, stated], sort_keys=True).encode()).hexdigest()
+def work_digest(settings: Sequence, files: Sequence[Path]) -> str:
+    """What a resume file must have been made from: settings that JSON holds, and files as they are now."""
+    stated = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in map(Path, files)]
+    return hashlib.sha256(json.dumps([*settings, stated], sort_keys=True).encode()).hexdigest()
 
 
 def _save_resume(path: Path, digest: str, parts: Mapping, state: Mapping) -> None:

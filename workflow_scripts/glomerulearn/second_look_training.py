@@ -1,0 +1,225 @@
+"""Train the network of the second look: on outlined glomeruli, on what the first look took for some, and on other tissue."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import Dataset
+
+from glomerulearn.augmentation import change_colours, random_view
+from glomerulearn.errors import DamagedRegion, InputError
+from glomerulearn.inference import infer_slide
+from glomerulearn.models import SECOND_LOOK, load_segmenter, save_model
+from glomerulearn.outlines import Drawing
+from glomerulearn.patches import PatchStore
+from glomerulearn.sampling import Slide, glomerulus_centres, usable
+from glomerulearn.second_look import candidates, read_window, sharp_enough
+from glomerulearn.slides import open_slide
+from glomerulearn.training import Trainer, best_row, fit, work_digest
+
+log = logging.getLogger(__name__)
+
+MISTAKE, TISSUE = "taken for a glomerulus", "other tissue"  # kinds of places beside the labels of outlines
+_MISTAKE_OVERLAP = 0.1  # a region is a mistake when less of it is outlined
+_MISTAKE_SHARE = 0.6  # of the windows without a glomerulus; the others show tissue anywhere
+_TISSUE_PLACES = 40  # of each slide
+_MOST_PLACES = 1500  # of each kind, so that they fit into memory: 0.6 MB each
+_SHIFT = 0.2  # how far from its place a window's middle lies, as a share of its side
+_WIDTH = 2  # sides of a window that are read around a place, for turning and zooming
+
+
+class Place(NamedTuple):
+    """A place on a slide: image uint8 (side, side, 3), labels uint8 (side, side), 0 = background, 1 + i = label i."""
+
+    kind: str
+    image: np.ndarray
+    labels: np.ndarray
+
+
+class PlaceWindows(Dataset):
+    """Augmented windows without end around places, `length` to an epoch; items as `RandomWindows`'s.
+
+    A share `glomerulus_share` shows outlined glomeruli, each label as often, the rest mistakes of the first look and tissue.
+    """
+
+    def __init__(self, places: Sequence[Place], settings: Mapping):
+        self.settings, self.length = settings, settings["windows_per_epoch"]
+        self.by_kind = defaultdict(list)
+        for place in places:
+            self.by_kind[place.kind].append(place)
+        self.labels = sorted(set(self.by_kind) - {MISTAKE, TISSUE})
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((self.settings["seed"], *divmod(index, self.length)))
+        some = self.by_kind[self._kind(rng)]
+        place = some[rng.integers(len(some))]
+        size, augmentation = self.settings["window_px"], self.settings["augmentation"]
+        centre = np.full(2, len(place.labels) / 2) + rng.uniform(-_SHIFT, _SHIFT, 2) * size
+        image, label = random_view(_reader(place.image, 255), _reader(place.labels, 0), centre, size, augmentation, rng)
+        return change_colours(image, augmentation, rng), _told(label, self.settings)
+
+    def _kind(self, rng) -> str:
+        if self.labels and rng.random() < self.settings["glomerulus_share"]:
+            return self.labels[rng.integers(len(self.labels))]
+        return MISTAKE if self.by_kind[MISTAKE] and rng.random() < _MISTAKE_SHARE else TISSUE
+
+
+class PlacesAsTheyAre(Dataset):
+    """The middle of every place once: for watching training on the validation slides."""
+
+    def __init__(self, places: Sequence[Place], settings: Mapping):
+        self.places, self.settings = places, settings
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        place, size = self.places[index], self.settings["window_px"]
+        middle = slice((len(place.labels) - size) // 2, (len(place.labels) + size) // 2)
+        return place.image[middle, middle], _told(place.labels[middle, middle], self.settings)
+
+
+def _told(label: np.ndarray, settings: Mapping) -> np.ndarray:
+    return (label if settings["tell_labels"] else label > 0).astype(np.int64)
+
+
+def _reader(values: np.ndarray, beyond: int):
+    """Windows (x, y, width, height) of an array, `beyond` outside of it."""
+
+    def read(x: int, y: int, width: int, height: int) -> np.ndarray:
+        window = np.full((height, width, *values.shape[2:]), beyond, np.uint8)
+        rows, columns = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
+        part = values[rows, columns]
+        top, left = rows.start - y, columns.start - x
+        window[top : top + part.shape[0], left : left + part.shape[1]] = part
+        return window
+
+    return read
+
+
+def train_second_look(
+    first: Path,
+    train: Sequence[Slide],
+    val: Sequence[Slide],
+    scans: Mapping[str, Path],
+    settings: Mapping,
+    folder: Path,
+    device: torch.device | None = None,
+    threads: int = 1,
+    progress=iter,
+    licence: str | None = None,
+) -> dict:
+    """Train the second look of the segmenter in folder `first`, from its weights; write both into `folder` as one model.
+
+    train, val: as `train_segmenter`'s; scans: slide -> its file. settings: as `train_segmenter`'s, and `zoom`: how many times
+    finer than the patches its windows are. Mistakes are looked for on the slides that the first look was trained on.
+    A slide that is too coarse, and a place that cannot be read, is left out, and the log says so.
+    An interrupted run goes on from its last epoch. Returns: the content of `model.json`.
+    Raises: InputError when a split has no usable slide, or none that is fine enough.
+    """
+    device = device or torch.device("cpu")
+    torch.set_num_threads(threads)
+    train, val = usable(train, "train"), usable(val, "val")
+    trainer = second_look_trainer(first, train, scans, settings, device)
+    watched = PlacesAsTheyAre(_places("val", val, scans, *load_segmenter(first, device), settings, device), settings)
+    resume = Path(folder) / "resume.pt"
+    files = [Path(first) / "model.safetensors", *(path for slide in (*train, *val) for path in slide)]
+    digest = work_digest([dict(settings)], files)
+    facts = json.loads((Path(first) / "model.json").read_text())
+    state = fit(f"{facts['segmenter']}, second look", trainer, watched, resume, digest, progress)
+    weights = load_file(Path(first) / "model.safetensors")
+    weights |= {SECOND_LOOK + key: value for key, value in state["best_state"].items()}
+    facts |= {"second_look": _card(settings, trainer.data, best_row(state)), "licence": licence}
+    save_model(folder, weights, facts, state["rows"])
+    resume.unlink(missing_ok=True)
+    return facts
+
+
+def second_look_trainer(
+    first: Path, train: Sequence[Slide], scans: Mapping[str, Path], settings: Mapping, device: torch.device
+) -> Trainer:
+    """The first look's network, with windows that show what it has to learn; arguments as `train_second_look`'s."""
+    model, facts = load_segmenter(first, device)
+    places = _places("train", train, scans, model, facts, settings, device)
+    torch.manual_seed(settings["seed"])
+    return Trainer(model, PlaceWindows(places, settings), settings, device)
+
+
+def _card(settings: Mapping, data: PlaceWindows, best: Mapping) -> dict:
+    return {
+        "zoom": settings["zoom"],
+        "window_px": settings["window_px"],
+        "settings": dict(settings),
+        "places": {kind: len(places) for kind, places in sorted(data.by_kind.items())},
+        "best_epoch": best,
+    }
+
+
+def _places(split, slides, scans, model, facts, settings, device) -> list[Place]:
+    """Places of the slides of a split, of each kind so many as memory holds."""
+    stores = [PatchStore(*slide, normalise=facts["normalise"]) for slide in slides]
+    stores = [store for store in stores if sharp_enough(store, settings["zoom"])]
+    if not stores:
+        raise InputError(
+            f"no slide of split `{split}` was scanned finely enough for a second look at {settings['zoom']} times the "
+            "resolution of `tiling: mpp`; set `segmentation: second_look: null`, or a higher `tiling: mpp`"
+        )
+    by_kind = defaultdict(list)
+    for number, store in enumerate(stores):
+        for kind, centre in _centres(store, model, facts, settings, device):
+            by_kind[kind].append((number, centre))
+    rng = np.random.default_rng(settings["seed"])
+    wanted = defaultdict(list)
+    for kind, found in by_kind.items():
+        for index in sorted(rng.permutation(len(found))[:_MOST_PLACES]):
+            number, centre = found[index]
+            wanted[number].append((kind, centre))
+    log.info("%s: places: %s", split, {kind: min(len(found), _MOST_PLACES) for kind, found in by_kind.items()})
+    return [
+        place
+        for number in sorted(wanted)
+        for place in _read(stores[number], scans[stores[number].slide], wanted[number], settings)
+    ]
+
+
+def _centres(store: PatchStore, model, facts: Mapping, settings: Mapping, device) -> list[tuple[str, np.ndarray]]:
+    """Where the slide has what: kind, and (x, y) in store pixels."""
+    rng = np.random.default_rng(settings["seed"])
+    outlined = zip((outline.label for outline in store.outlines), glomerulus_centres(store), strict=True)
+    anywhere = store.grid[rng.integers(len(store.grid), size=_TISSUE_PLACES)]
+    tissue = (anywhere + rng.random((_TISSUE_PLACES, 2))) * store.patch_size
+    looking = {
+        "window_px": 2 * settings["window_px"], "overlap_px": settings["window_px"] // 2, "batch": settings["batch"],
+        "flips": False, "zooms": [1, 4 / 3],
+    }  # fmt: skip
+    probability = infer_slide(model, facts, store, looking, device)
+    truth = store.truth()
+    mistakes = [
+        np.array(region.centroid[::-1])
+        for region in candidates(probability, store.mpp)
+        if (truth[region.slice][region.image] > 0).mean() < _MISTAKE_OVERLAP
+    ]
+    return [*outlined, *((TISSUE, centre) for centre in tissue), *((MISTAKE, centre) for centre in mistakes)]
+
+
+def _read(store: PatchStore, scan: Path, wanted: Sequence[tuple[str, np.ndarray]], settings: Mapping) -> list[Place]:
+    """The places of one slide, image and outlines, at the resolution of the second look."""
+    zoom, places = settings["zoom"], []
+    side = _WIDTH * settings["window_px"]
+    drawing = Drawing(store.outlines, store.labels, store.scale / zoom)
+    with open_slide(scan, store.mpp_level0) as slide:
+        for kind, centre in wanted:
+            left, top = (round(place - side / zoom / 2) for place in centre)
+            try:
+                image = read_window(slide, store, left, top, side, zoom)
+            except DamagedRegion as error:
+                log.warning("slide %s: a place is left out: %s", store.slide, error)
+                continue
+            places.append(Place(kind, image, drawing.window(left * zoom, top * zoom, side, side)))
+    return places
