@@ -74,7 +74,7 @@ def run(work: Path, config: dict, cores: int, goal: str) -> float:
         "all",
         # trainings side by side get through more windows than one after the other with all cores each
         "--set-threads",
-        f"train_segmenter={max(1, cores // 2)}",
+        *(f"{rule}={max(1, cores // 2)}" for rule in ("train_segmenter", "train_second_look")),
     ]
     subprocess.run([*command, "--configfile", str(work / "config.yaml")], check=True, cwd=ROOT)
     return time.perf_counter() - started

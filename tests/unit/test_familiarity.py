@@ -34,6 +34,15 @@ def test_a_coarser_scan_is_told(small_slide, small_store, tmp_path):
     assert reason == "it has 3.5 um/px, those trained on 1 to 1"
 
 
+def test_a_finer_scan_is_told_where_it_shows(small_slide, small_store, tmp_path):
+    """At the store's resolution it is reduced to what the others are; a second look would see what none of them had."""
+    tile_slide("coarse", small_slide[0], 2.5, TILING, tmp_path / "c.zarr.zip")
+    known = known_slides([PatchStore(tmp_path / "c.zarr.zip")]) | {"density": [PatchStore(small_store).density[0]]}
+    assert unfamiliar(PatchStore(small_store), known) == []
+    (reason,) = unfamiliar(PatchStore(small_store), known, zoom=2)
+    assert reason == "it has 1 um/px, those trained on 2.5 to 2.5"
+
+
 def test_slides_of_other_institutions_are_mostly_familiar(shared, tmp_path):
     """Trained on three institutions' H&E and one's PAS, the other slides of the same are no surprise."""
     stores = []

@@ -9,11 +9,11 @@ from test_training import NETWORKS, SETTINGS
 
 from glomerulearn import second_look_training
 from glomerulearn.detection import detect_glomeruli
-from glomerulearn.errors import DamagedRegion, InputError
+from glomerulearn.errors import DamagedRegion
 from glomerulearn.models import load_second_look, load_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.pretrained import take_segmenter
-from glomerulearn.second_look import candidates, look_again, read_window, sharp_enough, window_corners
+from glomerulearn.second_look import candidates, look_again, read_window, window_corners
 from glomerulearn.second_look_training import MISTAKE, TISSUE, Place, PlaceWindows, train_second_look
 from glomerulearn.slides import open_slide
 from glomerulearn.training import train_segmenter
@@ -159,15 +159,6 @@ def test_both_looks_are_one_model(trained, small_store, small_slide, tmp_path):
         for name, folder in (("alone", first), ("twice", both))
     }  # fmt: skip
     assert len(tables["twice"]) and not tables["alone"]["mean_probability"].equals(tables["twice"]["mean_probability"])
-
-
-def test_a_coarse_slide_is_not_looked_at_again(trained, small, small_slide, tmp_path, caplog):
-    store = PatchStore(*small)  # 2 um per pixel, scanned at 1
-    assert sharp_enough(store, 2) and not sharp_enough(store, 4)
-    assert "scanned at 1 um/px, no second look at 0.5" in caplog.text
-    settings = SETTINGS | {"network": NETWORKS["unet"]} | LOOK | {"zoom": 4}
-    with pytest.raises(InputError, match="second_look: null"):
-        train_second_look(trained[0], [small], [small], {"small": small_slide[0]}, settings, tmp_path)
 
 
 def test_the_second_look_goes_on_where_it_was(trained, small, small_slide, tmp_path, monkeypatch):

@@ -9,7 +9,10 @@ import pytest
 import runs
 from runs import ROOT, planned, snakemake
 
-NO_REFIT = ("train_segmenter", "train_autoencoder", "reduce_embeddings", "cluster_glomeruli", "choose_segmenter")
+NO_REFIT = (
+    "train_segmenter", "train_second_look", "train_autoencoder", "reduce_embeddings", "cluster_glomeruli",
+    "choose_segmenter",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,8 @@ def edited(checkout, tmp_path, module):
 
 def test_fresh_demo(tmp_path):
     jobs = planned(tmp_path, {})
-    assert jobs["make_demo_cohort"] == 1 and jobs["tile_slide"] == 10 and jobs["train_segmenter"] == 2
+    assert jobs["make_demo_cohort"] == 1 and jobs["tile_slide"] == 10
+    assert jobs["train_segmenter"] == jobs["train_second_look"] == 2
     assert jobs["read_outlines"] == jobs["label_glomeruli"] == 8
     assert jobs["infer_masks"] == 10 + 2 * 4 and jobs["embed_glomeruli"] == 40
     assert jobs["reduce_embeddings"] == 20 and jobs["cluster_glomeruli"] == 20 + 1 and jobs["assign_clusters"] == 10
@@ -94,7 +98,8 @@ def test_one_new_train_slide_trains_again(finished, cohort):
     truth = {"slide": "late", "path": "slides/a05.svs", "annotation": "truth/a05.geojson", "split": "train"}
     sheet = runs.write_sheet(cohort / "trained.tsv", [*rows, truth])
     jobs = planned(work, config | {"slides": str(sheet)})
-    assert jobs["tile_slide"] == 1 and jobs["train_segmenter"] == 2 and jobs["infer_masks"] == 8 + 12
+    assert jobs["tile_slide"] == 1 and jobs["train_segmenter"] == jobs["train_second_look"] == 2
+    assert jobs["infer_masks"] == 8 + 12
 
 
 RESCORED = {
@@ -175,7 +180,10 @@ def test_cross_validation_trains_once_per_site_and_segmenter(finished):
     work, config = finished
     jobs = planned(work, config | {"cross_validate": {"group": "site", "folds": None}})
     # two sites with 4 outlined slides each; everything else is there already
-    assert jobs == {"train_segmenter": 2 * 2, "infer_masks": 2 * 8, "score_segmenter": 2 * 2, "cross_validate": 1}
+    assert jobs == {
+        "train_segmenter": 2 * 2, "train_second_look": 2 * 2, "infer_masks": 2 * 8, "score_segmenter": 2 * 2,
+        "cross_validate": 1,
+    }  # fmt: skip
     result = snakemake(work, config | {"cross_validate": {"group": "site", "folds": 3}}, "-n")
     assert result.returncode != 0 and "3 folds of 2 different values in column 'site'" in result.stdout
 
@@ -184,13 +192,22 @@ def test_another_segmenter_is_one_word(finished):
     work, config = finished
     segmentation = config["segmentation"] | {"segmenters": ["segnet", "unet", "deeplabv3plus"]}
     jobs = planned(work, config | {"segmentation": segmentation})
-    assert jobs["train_segmenter"] == 1 and jobs["score_segmenter"] == 2 and jobs["compare_segmenters"] == 1
+    assert jobs["train_segmenter"] == jobs["train_second_look"] == 1
+    assert jobs["score_segmenter"] == 2 and jobs["compare_segmenters"] == 1
 
 
 def test_one_segmenters_settings_leave_the_other_alone(finished):
     work, config = finished
     segmentation = config["segmentation"] | {"learning_rate": {"segnet": 0.001, "unet": 0.003}}
-    assert planned(work, config | {"segmentation": segmentation})["train_segmenter"] == 1
+    jobs = planned(work, config | {"segmentation": segmentation})
+    assert jobs["train_segmenter"] == jobs["train_second_look"] == 1
+
+
+def test_another_second_look_keeps_the_first(finished):
+    work, config = finished
+    second = config["segmentation"] | {"second_look": {"epochs": 3}}
+    jobs = planned(work, config | {"segmentation": second})
+    assert jobs["train_second_look"] == 2 and jobs["infer_masks"] == 8 + 11 and "train_segmenter" not in jobs
 
 
 def test_segmenters_from_elsewhere_need_no_training(finished, cohort, tmp_path):

@@ -15,7 +15,7 @@ from glomerulearn.inference import infer_slide
 from glomerulearn.masks import write_masks
 from glomerulearn.models import load_second_look, load_segmenter
 from glomerulearn.patches import PatchStore
-from glomerulearn.second_look import look_again, sharp_enough
+from glomerulearn.second_look import look_again
 from glomerulearn.slides import open_slide
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,14 @@ def detect_glomeruli(
     torch.set_num_threads(threads)
     device = device or torch.device("cpu")
     model, trained = load_segmenter(model_folder, device)
+    second = load_second_look(model_folder, device)
     store = PatchStore(patches, normalise=trained["normalise"])
     if store.usable:
-        for reason in unfamiliar(store, trained.get("known")):
+        zoom = trained["second_look"]["zoom"] if second else 1
+        for reason in unfamiliar(store, trained.get("known"), zoom):
             log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
         probability = infer_slide(model, trained, store, settings, device, progress)
-        second = load_second_look(model_folder, device)
-        if second and sharp_enough(store, trained["second_look"]["zoom"]):
+        if second:
             with open_slide(scan, store.mpp_level0) as slide:
                 probability = look_again(
                     second, trained["second_look"], probability, store, slide, settings, device, progress

@@ -39,17 +39,20 @@ def _outlines_digest(store: PatchStore) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def unfamiliar(store: PatchStore, known: Mapping | None) -> list[str]:
+def unfamiliar(store: PatchStore, known: Mapping | None, zoom: int = 1) -> list[str]:
     """Why a slide may be beyond what a segmenter knows, in words; empty where nothing speaks for it.
 
-    known: what `known_slides` said, or None for a model that does not say.
+    known: what `known_slides` said, or None for a model that does not say; zoom: how many times finer than the store a
+    segmenter looks.
     """
     if not known:
         return []
     reasons = []
     low, high = min(known["mpp_level0"]) / _MPP_MARGIN, max(known["mpp_level0"]) * _MPP_MARGIN
-    # only slides coarser than the store's mpp are blurred by being enlarged; finer ones are reduced alike
-    if store.mpp_level0 > max(high, store.mpp):
+    # slides coarser than what is looked at are blurred by being enlarged; finer ones are reduced alike
+    finest = store.mpp / zoom
+    blurred = store.mpp_level0 > max(high, finest)
+    if blurred or max(store.mpp_level0, finest) < low:
         reasons.append(
             f"it has {store.mpp_level0:.3g} um/px, those trained on {low * _MPP_MARGIN:.3g} to {high / _MPP_MARGIN:.3g}"
         )

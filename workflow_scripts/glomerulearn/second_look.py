@@ -28,7 +28,6 @@ _WORTH_IT = {
 }  # fmt: skip
 _MIDDLE = 0.8  # share of a window's side that a region may fill before it takes several
 _SURE = 0.002  # probabilities count as if no surer than this, so that neither look overrules the other
-_MAX_ENLARGEMENT = 1.5
 
 
 def candidates(probability: np.ndarray, mpp: float) -> list:
@@ -39,18 +38,10 @@ def candidates(probability: np.ndarray, mpp: float) -> list:
     return measure.regionprops(find_glomeruli(probability, mpp, _WORTH_IT))
 
 
-def sharp_enough(store: PatchStore, zoom: int) -> bool:
-    """Whether a slide was scanned at a resolution that shows more at `zoom` than its patches do; if not, the log says so."""
-    wanted = store.mpp / zoom
-    if store.mpp_level0 <= wanted * _MAX_ENLARGEMENT:
-        return True
-    log.warning("slide %s: scanned at %.3g um/px, no second look at %.3g", store.slide, store.mpp_level0, wanted)
-    return False
-
-
 def read_window(slide: Slide, store: PatchStore, left: int, top: int, size_px: int, zoom: int) -> np.ndarray:
     """The window whose corner is the store's pixel (left, top), `zoom` times as fine, stained as the store's.
 
+    A slide that was scanned more coarsely is enlarged: the network is trained on such, too, where there are any.
     Returns: uint8 (size_px, size_px, 3). Raises: DamagedRegion.
     """
     corner = left * store.scale, top * store.scale

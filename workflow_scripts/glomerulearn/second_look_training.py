@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 from glomerulearn.augmentation import change_colours, random_view
-from glomerulearn.errors import DamagedRegion, InputError
+from glomerulearn.errors import DamagedRegion
 from glomerulearn.inference import infer_slide
 from glomerulearn.models import SECOND_LOOK, load_segmenter, save_model
 from glomerulearn.outlines import Drawing
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import Slide, glomerulus_centres, usable
-from glomerulearn.second_look import candidates, read_window, sharp_enough
+from glomerulearn.second_look import candidates, read_window
 from glomerulearn.slides import open_slide
 from glomerulearn.training import Trainer, best_row, fit, work_digest
 
@@ -119,9 +119,9 @@ def train_second_look(
 
     train, val: as `train_segmenter`'s; scans: slide -> its file. settings: as `train_segmenter`'s, and `zoom`: how many times
     finer than the patches its windows are. Mistakes are looked for on the slides that the first look was trained on.
-    A slide that is too coarse, and a place that cannot be read, is left out, and the log says so.
+    A place that cannot be read is left out, and the log says so.
     An interrupted run goes on from its last epoch. Returns: the content of `model.json`.
-    Raises: InputError when a split has no usable slide, or none that is fine enough.
+    Raises: InputError when a split has no usable slide, or a slide's file cannot be opened.
     """
     device = device or torch.device("cpu")
     torch.set_num_threads(threads)
@@ -164,12 +164,6 @@ def _card(settings: Mapping, data: PlaceWindows, best: Mapping) -> dict:
 def _places(split, slides, scans, model, facts, settings, device) -> list[Place]:
     """Places of the slides of a split, of each kind so many as memory holds."""
     stores = [PatchStore(*slide, normalise=facts["normalise"]) for slide in slides]
-    stores = [store for store in stores if sharp_enough(store, settings["zoom"])]
-    if not stores:
-        raise InputError(
-            f"no slide of split `{split}` was scanned finely enough for a second look at {settings['zoom']} times the "
-            "resolution of `tiling: mpp`; set `segmentation: second_look: null`, or a higher `tiling: mpp`"
-        )
     by_kind = defaultdict(list)
     for number, store in enumerate(stores):
         for kind, centre in _centres(store, model, facts, settings, device):
