@@ -48,7 +48,7 @@ def trained(small, small_slide, tmp_path_factory):
 def test_only_what_might_be_a_glomerulus_is_looked_at_again():
     probability = np.zeros((200, 200), np.uint8)
     probability[20:50, 20:50] = 90  # a third sure, 120 um
-    probability[100:130, 100:130] = 40  # hardly
+    probability[100:130, 100:130] = 20  # hardly
     probability[160:166, 160:166] = 255  # 24 um
     assert [region.bbox for region in candidates(probability, 4.0)] == [(20, 20, 50, 50)]
 
