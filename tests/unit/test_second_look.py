@@ -7,14 +7,16 @@ import pytest
 import torch
 from test_training import NETWORKS, SETTINGS
 
-from glomerulearn import second_look_training
+from glomerulearn import places as places_module
 from glomerulearn.detection import detect_glomeruli
 from glomerulearn.errors import DamagedRegion
 from glomerulearn.models import load_second_look, load_segmenter
 from glomerulearn.patches import PatchStore
+from glomerulearn.places import MISTAKE, TISSUE, Place
 from glomerulearn.pretrained import take_segmenter
+from glomerulearn.sampling import glomerulus_centres
 from glomerulearn.second_look import candidates, look_again, read_window, window_corners
-from glomerulearn.second_look_training import MISTAKE, TISSUE, Place, PlaceWindows, train_second_look
+from glomerulearn.second_look_training import PlaceWindows, train_second_look
 from glomerulearn.slides import open_slide
 from glomerulearn.training import train_segmenter
 
@@ -128,8 +130,8 @@ def test_windows_show_every_kind_and_nothing_else():
 def test_places_are_read_where_outlines_lie(small, small_slide):
     """What is drawn over a place is the glomerulus that its image shows: darker than the tissue around."""
     store = PatchStore(*small)
-    wanted = [("grade 0", centre) for centre in second_look_training.glomerulus_centres(store)]
-    places = second_look_training._read(store, small_slide[0], wanted, {"zoom": 2, "window_px": 64})
+    wanted = [("grade 0", centre) for centre in glomerulus_centres(store)]
+    places = places_module._read(store, small_slide[0], wanted, {"zoom": 2, "window_px": 64})
     assert len(places) == len(store.outlines)
     for place, outline in zip(places, store.outlines, strict=True):
         assert place.image.shape == (128, 128, 3) and place.labels.shape == (128, 128)

@@ -1,11 +1,9 @@
-"""Train the network of the second look: on outlined glomeruli, on what the first look took for some, and on other tissue."""
+"""Train the network of the second look."""
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,33 +11,13 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 from glomerulearn.augmentation import change_colours, random_view
-from glomerulearn.errors import DamagedRegion
-from glomerulearn.inference import infer_slide
 from glomerulearn.models import SECOND_LOOK, load_segmenter, save_model
-from glomerulearn.outlines import Drawing
-from glomerulearn.patches import PatchStore
-from glomerulearn.sampling import Slide, glomerulus_centres, usable
-from glomerulearn.second_look import candidates, read_window
-from glomerulearn.slides import open_slide
+from glomerulearn.places import MISTAKE, TISSUE, Place, find_places
+from glomerulearn.sampling import Slide, usable
 from glomerulearn.training import Trainer, best_row, fit, work_digest
 
-log = logging.getLogger(__name__)
-
-MISTAKE, TISSUE = "taken for a glomerulus", "other tissue"  # kinds of places beside the labels of outlines
-_MISTAKE_OVERLAP = 0.1  # a region is a mistake when less of it is outlined
 _MISTAKE_SHARE = 0.6  # of the windows without a glomerulus; the others show tissue anywhere
-_TISSUE_PLACES = 40  # of each slide
-_MOST_PLACES = 1500  # of each kind, so that they fit into memory: 0.6 MB each
 _SHIFT = 0.2  # how far from its place a window's middle lies, as a share of its side
-_WIDTH = 2  # sides of a window that are read around a place, for turning and zooming
-
-
-class Place(NamedTuple):
-    """A place on a slide: image uint8 (side, side, 3), labels uint8 (side, side), 0 = background, 1 + i = label i."""
-
-    kind: str
-    image: np.ndarray
-    labels: np.ndarray
 
 
 class PlaceWindows(Dataset):
@@ -127,7 +105,7 @@ def train_second_look(
     torch.set_num_threads(threads)
     train, val = usable(train, "train"), usable(val, "val")
     trainer = second_look_trainer(first, train, scans, settings, device)
-    watched = PlacesAsTheyAre(_places("val", val, scans, *load_segmenter(first, device), settings, device), settings)
+    watched = PlacesAsTheyAre(find_places(val, scans, *load_segmenter(first, device), settings, device), settings)
     resume = Path(folder) / "resume.pt"
     files = [Path(first) / "model.safetensors", *(path for slide in (*train, *val) for path in slide)]
     digest = work_digest([dict(settings)], files)
@@ -146,7 +124,7 @@ def second_look_trainer(
 ) -> Trainer:
     """The first look's network, with windows that show what it has to learn; arguments as `train_second_look`'s."""
     model, facts = load_segmenter(first, device)
-    places = _places("train", train, scans, model, facts, settings, device)
+    places = find_places(train, scans, model, facts, settings, device)
     torch.manual_seed(settings["seed"])
     return Trainer(model, PlaceWindows(places, settings), settings, device)
 
@@ -159,61 +137,3 @@ def _card(settings: Mapping, data: PlaceWindows, best: Mapping) -> dict:
         "places": {kind: len(places) for kind, places in sorted(data.by_kind.items())},
         "best_epoch": best,
     }
-
-
-def _places(split, slides, scans, model, facts, settings, device) -> list[Place]:
-    """Places of the slides of a split, of each kind so many as memory holds."""
-    stores = [PatchStore(*slide, normalise=facts["normalise"]) for slide in slides]
-    by_kind = defaultdict(list)
-    for number, store in enumerate(stores):
-        for kind, centre in _centres(store, model, facts, settings, device):
-            by_kind[kind].append((number, centre))
-    rng = np.random.default_rng(settings["seed"])
-    wanted = defaultdict(list)
-    for kind, found in by_kind.items():
-        for index in sorted(rng.permutation(len(found))[:_MOST_PLACES]):
-            number, centre = found[index]
-            wanted[number].append((kind, centre))
-    log.info("%s: places: %s", split, {kind: min(len(found), _MOST_PLACES) for kind, found in by_kind.items()})
-    return [
-        place
-        for number in sorted(wanted)
-        for place in _read(stores[number], scans[stores[number].slide], wanted[number], settings)
-    ]
-
-
-def _centres(store: PatchStore, model, facts: Mapping, settings: Mapping, device) -> list[tuple[str, np.ndarray]]:
-    """Where the slide has what: kind, and (x, y) in store pixels."""
-    rng = np.random.default_rng(settings["seed"])
-    outlined = zip((outline.label for outline in store.outlines), glomerulus_centres(store), strict=True)
-    anywhere = store.grid[rng.integers(len(store.grid), size=_TISSUE_PLACES)]
-    tissue = (anywhere + rng.random((_TISSUE_PLACES, 2))) * store.patch_size
-    looking = {
-        "window_px": 2 * settings["window_px"], "overlap_px": settings["window_px"] // 2, "batch": settings["batch"],
-        "flips": False, "zooms": [1, 4 / 3],
-    }  # fmt: skip
-    probability = infer_slide(model, facts, store, looking, device)
-    truth = store.truth()
-    mistakes = [
-        np.array(region.centroid[::-1])
-        for region in candidates(probability, store.mpp)
-        if (truth[region.slice][region.image] > 0).mean() < _MISTAKE_OVERLAP
-    ]
-    return [*outlined, *((TISSUE, centre) for centre in tissue), *((MISTAKE, centre) for centre in mistakes)]
-
-
-def _read(store: PatchStore, scan: Path, wanted: Sequence[tuple[str, np.ndarray]], settings: Mapping) -> list[Place]:
-    """The places of one slide, image and outlines, at the resolution of the second look."""
-    zoom, places = settings["zoom"], []
-    side = _WIDTH * settings["window_px"]
-    drawing = Drawing(store.outlines, store.labels, store.scale / zoom)
-    with open_slide(scan, store.mpp_level0) as slide:
-        for kind, centre in wanted:
-            left, top = (round(place - side / zoom / 2) for place in centre)
-            try:
-                image = read_window(slide, store, left, top, side, zoom)
-            except DamagedRegion as error:
-                log.warning("slide %s: a place is left out: %s", store.slide, error)
-                continue
-            places.append(Place(kind, image, drawing.window(left * zoom, top * zoom, side, side)))
-    return places
