@@ -103,6 +103,7 @@ def training_figures(name: str, config: dict, slides, rounds: int, device, model
     chosen["learning_rate"] = segmentation["learning_rate"][name]
     if models:
         chosen |= segmentation["second_look"]
+        chosen["learning_rate"] = chosen["learning_rate"][name]
     chosen["windows_per_epoch"] = 8 * chosen["batch"]
     pairs = [slide[:2] for slide in slides]
     if models:

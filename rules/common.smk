@@ -359,7 +359,9 @@ def training_settings(segmenter):
 
 def second_look_settings(segmenter):
     """The settings of a segmenter's second look: those of its first, but for what config says of the second."""
-    return json.dumps(json.loads(training_settings(segmenter)) | config["segmentation"]["second_look"], sort_keys=True)
+    own = config["segmentation"]["second_look"]
+    own = own | {"learning_rate": own["learning_rate"][segmenter.partition(".")[0]]}
+    return json.dumps(json.loads(training_settings(segmenter)) | own, sort_keys=True)
 
 
 def extractor_settings(extractor):
