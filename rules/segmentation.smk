@@ -70,7 +70,7 @@ if config["segmentation"]["second_look"]:
             config["container"]
         threads: 8
         resources:
-            mem_mb=per_attempt(12000),
+            mem_mb=per_attempt(8000),
             runtime=per_attempt(1440),
             gpu=gpu,
         params:
