@@ -95,7 +95,9 @@ METHODS = [
     *(name for name in CLUSTERERS if name != "kmeans"),
 ]
 # a segmenter's own files, before it learns to look again
-FIRST_LOOK = "results/models/{segmenter}" + ("/first_look" if config["segmentation"]["second_look"] else "")
+FIRST_LOOK = (
+    "results/models/{segmenter}/first_look" if config["segmentation"]["second_look"] else "results/models/{segmenter}"
+)
 # the model of this cohort that an extractor runs
 OWN_MODELS = {
     "autoencoder": "autoencoder",
