@@ -41,8 +41,12 @@ def test_networks_do_not_reach_clustering():
     assert "tiling.py" in names and not names & {"training.py", "models.py", "embedding.py"}
     # how slides and annotations are read is no matter to what is trained on patches and crops
     reading = {"slides.py", "reading.py", "features.py", "jpeg_tiles.py"}
-    for script in ("train_segmenter", "train_autoencoder", "embed_glomeruli", "infer_masks", "score_segmenter"):
+    for script in ("train_segmenter", "train_autoencoder", "embed_glomeruli", "score_segmenter"):
         assert not {path.name for path in reachable(scripts / f"{script}.py", library)} & reading
+    # a second look is taken at the slide itself
+    for script in ("train_second_look", "infer_masks"):
+        names = {path.name for path in reachable(scripts / f"{script}.py", library)}
+        assert "slides.py" in names and not names & {"reading.py", "features.py"}
 
 
 def test_nothing_heavy_while_the_workflow_is_parsed():
