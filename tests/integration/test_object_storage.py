@@ -1,11 +1,14 @@
 """Slides and results on S3, against a local server that speaks it."""
 
+import json
+
 import boto3
 import pytest
 import runs
 import torch
 from moto.server import ThreadedMotoServer
 
+from glomerulearn import synthetic
 from glomerulearn.models import save_model
 from glomerulearn.networks.segmenters import build_segmenter
 
@@ -60,3 +63,30 @@ def test_slides_and_results_on_s3(bucket, small_slide, tmp_path):
     bucket.upload_file(str(small_slide[1]), "outlines/K1.geojson")  # a new date is a new outline
     again = planned()
     assert "read_outlines" in again and "tile_slide" not in again
+
+
+def test_a_second_look_is_trained_on_slides_on_s3(bucket, small_slide, tmp_path):
+    truth = synthetic.make_slide(tmp_path / "K2.svs", synthetic.Recipe(1200, 900, mpp=1.0, glomeruli=6), seed=8)
+    synthetic.write_outlines(tmp_path / "K2.geojson", list(zip(truth.polygons, truth.grades, strict=True)), "K2")
+    rows = []
+    for slide, split, files in (
+        ("K1", "train", small_slide),
+        ("K2", "val", (tmp_path / "K2.svs", tmp_path / "K2.geojson")),
+    ):
+        for path, name in zip(files, (f"{slide}.svs", f"{slide}.geojson"), strict=False):
+            bucket.upload_file(str(path), name)
+        rows.append(
+            {
+                "slide": slide, "path": f"s3://kidney/{slide}.svs", "annotation": f"s3://kidney/{slide}.geojson",
+                "split": split, "patient": slide,
+            }
+        )  # fmt: skip
+    config = runs.demo_settings(slides=str(runs.write_sheet(tmp_path / "sheet.tsv", rows)))
+    config["segmentation"] |= {
+        "segmenters": ["unet"], "networks": {"unet": NETWORK}, "epochs": 1, "windows_per_epoch": 16,
+        "second_look": {"epochs": 1, "windows_per_epoch": 16},
+    }  # fmt: skip
+    result = runs.snakemake(tmp_path / "work", config, "results/models/unet/model.json")
+    assert result.returncode == 0, result.stdout[-4000:]
+    facts = json.loads((tmp_path / "work" / "results" / "models" / "unet" / "model.json").read_text())
+    assert facts["train"] == ["K1"] and facts["second_look"]["places"]["other tissue"] == 40
