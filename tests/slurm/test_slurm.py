@@ -61,6 +61,7 @@ def settings(tmp_path_factory):
             rows[-1]["annotation"] = f"{split}.geojson"
     chosen = runs.demo_settings(slides=str(runs.write_sheet(folder / "slides.tsv", rows)), gpu=0)
     chosen["segmentation"] |= {"segmenters": ["unet"], "epochs": 5, "windows_per_epoch": 96}
+    chosen["segmentation"]["second_look"] |= {"epochs": 1, "windows_per_epoch": 32}
     chosen["embedding"]["extractors"] = ["morphology"]
     chosen["reduction"] = {"reducers": ["pca"], "pca": {"components": 3}}
     chosen["clustering"] = {"clusterers": ["kmeans"], "metrics": ["silhouette"], "k_range": [2, 3], "consensus": False}
@@ -154,7 +155,7 @@ def test_slurm_has_seen_every_job_and_chains_go_together(remote):
     assert names.keys() == record.keys()
     jobs = list((work / "results" / "logs").rglob("*.log"))
     killed = 2
-    assert (len(jobs), len(names)) == (41, 18 + killed), names
+    assert (len(jobs), len(names)) == (42, 19 + killed), names
 
 
 def test_submissions_of_the_demo_cohort(tmp_path):
