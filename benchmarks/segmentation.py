@@ -108,7 +108,9 @@ def training_figures(name: str, config: dict, slides, rounds: int, device, model
     pairs = [slide[:2] for slide in slides]
     if models:
         scans = {PatchStore(patches).slide: path for patches, _, path in slides}
-        trainer = second_look_trainer(models / name / "first_look", pairs, scans, chosen, device)
+        trainer = second_look_trainer(
+            *load_segmenter(models / name / "first_look", device), pairs, scans, chosen, device
+        )
     else:
         trainer = segmenter_trainer(name, pairs, chosen, device)
     size = chosen["window_px"], chosen["window_px"]

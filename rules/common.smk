@@ -312,7 +312,7 @@ def scan_paths(*splits):
 
     def paths(wildcards, input):
         names = [name for split in splits for name in slides_for(wildcards.segmenter, split)]
-        fetched = iter(input.scans if config["slides"] != "demo" else [])
+        fetched = iter(input.scans)  # those of the demo are made, and no path of theirs is remote
         return {name: next(fetched) if is_remote(SLIDES[name]["path"]) else SLIDES[name]["path"] for name in names}
 
     return paths

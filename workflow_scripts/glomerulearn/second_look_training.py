@@ -1,6 +1,5 @@
 """Train the network of the second look."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.utils.data import Dataset
 
 from glomerulearn.augmentation import change_colours, random_view
@@ -104,12 +104,12 @@ def train_second_look(
     device = device or torch.device("cpu")
     torch.set_num_threads(threads)
     train, val = usable(train, "train"), usable(val, "val")
-    trainer = second_look_trainer(first, train, scans, settings, device)
-    watched = PlacesAsTheyAre(find_places(val, scans, *load_segmenter(first, device), settings, device), settings)
+    model, facts = load_segmenter(first, device)
+    watched = PlacesAsTheyAre(find_places(val, scans, model, facts, settings, device), settings)
+    trainer = second_look_trainer(model, facts, train, scans, settings, device)
     resume = Path(folder) / "resume.pt"
     files = [Path(first) / "model.safetensors", *(path for slide in (*train, *val) for path in slide)]
     digest = work_digest([dict(settings)], files)
-    facts = json.loads((Path(first) / "model.json").read_text())
     state = fit(f"{facts['segmenter']}, second look", trainer, watched, resume, digest, progress)
     weights = load_file(Path(first) / "model.safetensors")
     weights |= {SECOND_LOOK + key: value for key, value in state["best_state"].items()}
@@ -120,10 +120,17 @@ def train_second_look(
 
 
 def second_look_trainer(
-    first: Path, train: Sequence[Slide], scans: Mapping[str, Path], settings: Mapping, device: torch.device
+    model: nn.Module,
+    facts: Mapping,
+    train: Sequence[Slide],
+    scans: Mapping[str, Path],
+    settings: Mapping,
+    device: torch.device,
 ) -> Trainer:
-    """The first look's network, with windows that show what it has to learn; arguments as `train_second_look`'s."""
-    model, facts = load_segmenter(first, device)
+    """The first look's network, with windows that show what it has to learn.
+
+    model, facts: as `load_segmenter` gives them; the others as `train_second_look`'s.
+    """
     places = find_places(train, scans, model, facts, settings, device)
     torch.manual_seed(settings["seed"])
     return Trainer(model, PlaceWindows(places, settings), settings, device)
