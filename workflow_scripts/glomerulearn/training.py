@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from glomerulearn.errors import InputError
@@ -40,6 +41,7 @@ class Trainer:
         self.data, self.settings, self.device = data, settings, device
         self.model = model.to(device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model)
+        self._followed = _floating(self.average), _floating(self.model)  # looked up once: it takes as long as following
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
         )
@@ -85,7 +87,7 @@ class Trainer:
             self.schedule.step()
             # a short memory at first, so that the average does not drag the random start along
             step = self.schedule.last_epoch
-            _follow(self.average, self.model, min(self.settings["ema"], (1 + step) / (10 + step)))
+            get_ema_multi_avg_fn(min(self.settings["ema"], (1 + step) / (10 + step)))(*self._followed, step)
             losses.append(own_loss)
         return torch.stack(losses).mean().item()
 
@@ -250,13 +252,9 @@ def _collate_weighed(items) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return images, labels, torch.from_numpy(glomerulus_weights(labels.numpy()))
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        # the statistics of batch norm must be as old as the weights they belong to
-        kept.lerp_(new, 1 - decay) if kept.is_floating_point() else kept.copy_(new)
+def _floating(model: nn.Module) -> list[torch.Tensor]:
+    """Weights, and the statistics of batch norm, which must be as old as the weights they belong to."""
+    return [values for values in (*model.parameters(), *model.buffers()) if values.is_floating_point()]
 
 
 def work_digest(settings: Sequence, files: Sequence[Path]) -> str:
