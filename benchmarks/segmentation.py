@@ -145,25 +145,25 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
     patches = PatchStore(slide[0], normalise=facts["normalise"])
     fields = [window_in_store_px(detection, zoom) for zoom in detection["zooms"]]
     count = sum(len(list(tissue_windows(patches, size, size - overlap))) for size, overlap in fields)
-    looks = [(model, detection["window_px"], count, detection["batch"], False)]
+    looks = [(model, detection["window_px"], count, detection["batch"])]
     second = load_second_look(folder, device)
     if second:
         size, zoom = facts["second_look"]["window_px"], facts["second_look"]["zoom"]
         regions = candidates(infer_slide(model, facts, patches, detection, device), patches.mpp)
         count = sum(len(list(window_corners(region.bbox, size // zoom))) for region in regions)
         at_once = detection["batch"] * detection["window_px"] ** 2 // size**2
-        looks.append((second, size, count, at_once, detection["flips"]))
-    total = sum(count for _, _, count, _, _ in looks)
+        looks.append((second, size, count, at_once))
+    total = sum(count for _, _, count, _ in looks)
     targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
 
     def whole():
         detect_glomeruli(slide[0], slide[2], folder, detection, *targets, device, torch.get_num_threads())
 
     def bare():
-        for network, size, count, at_once, turns in looks:
+        for network, size, count, at_once in looks:
             images = torch.randn(at_once, 3, size, size, device=device)
             for start in range(0, count, at_once):
-                predict(network, images[: count - start], detection["flips"], turns)
+                predict(network, images[: count - start], detection["flips"])
 
     times = seconds({"whole": whole, "bare": bare}, rounds)
     return total / times["whole"], total / times["bare"]

@@ -78,24 +78,15 @@ def predict_enlarged(model: nn.Module, images: torch.Tensor, size_px: int, flips
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: torch.Tensor, flips: bool, turns: bool = False) -> torch.Tensor:
-    """Probability of glomerulus (N, h, w) for images (N, 3, h, w).
-
-    With `flips`, the mean over four mirror images; with `turns`, also over those of the image laid on its side.
-    """
-    ways = [
-        (on_its_side, axes)
-        for on_its_side in ((False, True) if turns else (False,))
-        for axes in (([], [2], [3], [2, 3]) if flips else ([],))
-    ]
+def predict(model: nn.Module, images: torch.Tensor, flips: bool) -> torch.Tensor:
+    """Probability of glomerulus (N, h, w) for images (N, 3, h, w); with `flips`, the mean over four mirror images."""
+    mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
     result = 0
-    for on_its_side, axes in ways:
-        laid = (images.mT if on_its_side else images).flip(axes)
+    for axes in mirrors:
         with autocast("auto", images.device):
-            logits = model(laid.contiguous(memory_format=torch.channels_last))
-        seen = (1 - logits.float().softmax(1)[:, 0]).flip([axis - 1 for axis in axes])
-        result = result + (seen.mT if on_its_side else seen)
-    return result / len(ways)
+            logits = model(images.flip(axes).contiguous(memory_format=torch.channels_last))
+        result = result + (1 - logits.float().softmax(1)[:, :1]).flip(axes)
+    return result[:, 0] / len(mirrors)
 
 
 def tissue_windows(store: PatchStore, size: int, stride: int) -> Iterator[tuple[int, int]]:

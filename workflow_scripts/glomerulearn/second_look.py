@@ -61,8 +61,7 @@ def look_again(
     """What both looks say of a slide, the mean of their log-odds: uint8 (h, w); where no second one was taken, the first.
 
     probability: uint8 (h, w), what the first look says. facts: of the second: `zoom` (how many times finer than the store
-    its windows are) and `window_px`. settings: of the detection: `window_px`, `batch`, `flips` (here the
-    mean of all eight ways to lay a window: there are few of them).
+    its windows are) and `window_px`. settings: of the detection: `window_px`, `batch`, `flips`.
     A window that cannot be read is left as the first look saw it, and the log says so.
     """
     size = facts["window_px"]
@@ -75,7 +74,7 @@ def look_again(
         readable, images = _read(slide, store, corners[start : start + at_once], facts)
         if not images:
             continue
-        seen = predict(model, to_tensor(np.stack(images)).to(device), settings["flips"], settings["flips"]).cpu().numpy()
+        seen = predict(model, to_tensor(np.stack(images)).to(device), settings["flips"]).cpu().numpy()
         for (left, top), fine in zip(readable, seen, strict=True):
             coarse = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
             rows, columns = (slice(max(start, 0), max(start + side, 0)) for start in (top, left))
