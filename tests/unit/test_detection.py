@@ -20,7 +20,7 @@ from glomerulearn.patches import PatchStore
 
 SETTINGS = {
     "window_px": 128, "overlap_px": 32, "batch": 3, "zooms": [1], "flips": True, "threshold": 0.5, "seed_threshold": 0.7,
-    "min_diameter_um": 60, "min_solidity": 0.75, "split_depth_um": 8,
+    "min_diameter_um": 60, "min_solidity": 0.75, "split_waist": 0.6,
 }  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -100,6 +100,18 @@ def test_instances_sizes_and_touching_glomeruli():
         pytest.approx(161, abs=0.6),
     )
     assert not first["touches_border"] and first["mean_probability"] == pytest.approx(240 / 255, abs=0.01)
+
+
+@pytest.mark.parametrize("radius", [10, 24, 60])
+def test_a_waist_parts_glomeruli_of_any_size_and_an_oval_one_stays_whole(radius):
+    """An oval has two middles that lie equally deep; beside another glomerulus it must not be taken for two."""
+    at = 4 * radius
+    oval = [(at, at, radius), (at + radius // 4, at, radius)]
+    other = [(at + 2.15 * radius, at, radius)]
+    labels = find_glomeruli(discs(oval + other, (8 * radius, 8 * radius)), 240 / radius, SETTINGS)
+    assert labels.max() == 2
+    left = np.s_[:, : at + radius // 2]
+    assert len(np.unique(labels[left][discs(oval, labels.shape)[left] > 0])) == 1
 
 
 def test_polygons_lie_on_the_mask():

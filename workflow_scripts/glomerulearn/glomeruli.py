@@ -23,8 +23,8 @@ def find_glomeruli(probability: np.ndarray, mpp: float, settings: Mapping) -> np
     """Label every glomerulus in a probability map.
 
     probability: uint8 (h, w) at `mpp`. settings: `threshold` (a glomerulus reaches this far), `seed_threshold`
-    (somewhere it must be this sure), `min_diameter_um`, `min_solidity`, `split_depth_um` (how deep a waist must be, as
-    a difference of inscribed radii, to part two touching glomeruli by watershed on the distance transform).
+    (somewhere it must be this sure), `min_diameter_um`, `min_solidity`, `split_waist` (touching glomeruli are
+    parted, by watershed on the distance transform, at a waist narrower than this share of the slimmer one's width).
     Returns: int32 (h, w), 0 = background, 1..n in reading order.
     """
     labels = np.zeros(probability.shape, np.int32)
@@ -42,7 +42,7 @@ def find_glomeruli(probability: np.ndarray, mpp: float, settings: Mapping) -> np
             continue
         parts = region.image.astype(np.int32)
         if region.solidity < _CONVEX:
-            parts = _split(region.image, settings["split_depth_um"] / mpp)
+            parts = _split(region.image, settings["split_waist"])
         for part in measure.regionprops(parts):
             if part.area < min_area_px or part.solidity < settings["min_solidity"]:
                 continue
@@ -55,9 +55,11 @@ def find_glomeruli(probability: np.ndarray, mpp: float, settings: Mapping) -> np
     return labels
 
 
-def _split(mask: np.ndarray, depth_px: float) -> np.ndarray:
+def _split(mask: np.ndarray, waist: float) -> np.ndarray:
     distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    seeds = measure.label(morphology.h_maxima(distance, depth_px))
+    # summits above waists; not `h_maxima`, which takes two equal peaks of one round glomerulus for two
+    levelled = morphology.reconstruction(waist * distance, distance)
+    seeds = measure.label(morphology.local_maxima(levelled))
     return segmentation.watershed(-distance, seeds, mask=mask)
 
 

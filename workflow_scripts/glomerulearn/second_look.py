@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # what is worth a second look: far less sure, smaller and more ragged than what counts in the end
 _WORTH_IT = {
-    "threshold": 0.1, "seed_threshold": 0.1, "min_diameter_um": 45.0, "min_solidity": 0.5, "split_depth_um": 8.0,
+    "threshold": 0.1, "seed_threshold": 0.1, "min_diameter_um": 45.0, "min_solidity": 0.5, "split_waist": 0.6,
 }  # fmt: skip
 _MIDDLE = 0.8  # share of a window's side that a region may fill before it takes several
 _SURE = 0.002  # probabilities count as if no surer than this, so that neither look overrules the other
