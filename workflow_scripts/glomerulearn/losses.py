@@ -40,7 +40,8 @@ def glomerulus_weights(labels: np.ndarray) -> np.ndarray:
     parts, areas = [], []
     for window in labels:
         inside = (window > 0).astype(np.uint8)
-        _, numbers, statistics, _ = cv2.connectedComponentsWithStats(inside, ltype=cv2.CV_16U)  # in half the time of 32 bits
+        # 16 bits take half the time of 32
+        _, numbers, statistics, _ = cv2.connectedComponentsWithStats(inside, ltype=cv2.CV_16U)
         parts.append(numbers)
         areas.append(statistics[1:, cv2.CC_STAT_AREA])
     mean = np.concatenate(areas).mean() if any(map(len, areas)) else 1.0
