@@ -49,6 +49,7 @@ def test_shipped_configurations_are_valid(preset):
         (["detection", "overlap_px"], 600, ["`detection: overlap_px`", "600", "window_px"]),
         (["detection", "threshold"], 0.97, ["`detection: threshold`", "seed_threshold"]),
         (["detection", "zooms"], [1, 0], ["`detection: zooms: 1`", "0.5 to 4"]),
+        (["detection", "split_waist"], 0, ["`detection: split_waist`", "above 0"]),
         (["detection", "compare_on"], ["test"], ["`detection: compare_on`", "val"]),
         (["embedding", "autoencoder", "size_px"], 200, ["`embedding: autoencoder: size_px`", "multiple of 64"]),
         (["embedding", "denoising", "size_px"], 72, ["`embedding: denoising: size_px`", "multiple of 64"]),
