@@ -27,12 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from glomerulearn import synthetic
-from glomerulearn.detection import detect_glomeruli
-from glomerulearn.inference import infer_slide, predict, tissue_windows, window_in_store_px
+from glomerulearn.detection import detect_glomeruli, find_enlargement
+from glomerulearn.inference import infer_slide, predict, window_in_store_px
 from glomerulearn.losses import deep_loss
 from glomerulearn.models import autocast, load_second_look, load_segmenter, pick_device, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
+from glomerulearn.sampling import tissue_windows
 from glomerulearn.second_look import candidates, window_corners
 from glomerulearn.second_look_training import second_look_trainer
 from glomerulearn.slide_outlines import read_slide_outlines
@@ -141,29 +142,38 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
         facts["normalise"] = config["segmentation"]["normalise"]
         save_model(folder, build_segmenter(name, network).state_dict(), facts, [{"epoch": 0}])
     detection = config["detection"]
+    batch, flips = detection["batch"], detection["flips"]
     model, facts = load_segmenter(folder, device)
     patches = PatchStore(slide[0], normalise=facts["normalise"])
-    fields = [window_in_store_px(detection, zoom) for zoom in detection["zooms"]]
-    count = sum(len(list(tissue_windows(patches, size, size - overlap))) for size, overlap in fields)
-    looks = [(model, detection["window_px"], count, detection["batch"])]
+    enlarged = find_enlargement(model, facts, patches, detection, device)
+
+    def windows(*zooms: float) -> int:
+        fields = [window_in_store_px(detection, zoom) for zoom in zooms]
+        return sum(len(list(tissue_windows(patches, size, size - overlap))) for size, overlap in fields)
+
+    # network, side of its windows, how many, how many at once, whether in all mirror images
+    looks = [(model, detection["window_px"], windows(*(zoom * enlarged for zoom in detection["zooms"])), batch, flips)]
+    if facts.get("usual_um"):
+        looks.append((model, detection["window_px"], windows(1), batch, False))
     second = load_second_look(folder, device)
     if second:
         size, zoom = facts["second_look"]["window_px"], facts["second_look"]["zoom"]
-        regions = candidates(infer_slide(model, facts, patches, detection, device), patches.mpp)
-        count = sum(len(list(window_corners(region.bbox, size // zoom))) for region in regions)
-        at_once = detection["batch"] * detection["window_px"] ** 2 // size**2
-        looks.append((second, size, count, at_once))
-    total = sum(count for _, _, count, _ in looks)
+        first = infer_slide(model, facts, patches, detection, device, enlarged=enlarged)
+        side = round(size / (zoom * enlarged))
+        regions = candidates(first, patches.mpp * enlarged)
+        count = sum(len(list(window_corners(region.bbox, side))) for region in regions)
+        looks.append((second, size, count, batch * detection["window_px"] ** 2 // size**2, flips))
+    total = sum(count for _, _, count, _, _ in looks)
     targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
 
     def whole():
         detect_glomeruli(slide[0], slide[2], folder, detection, *targets, device, torch.get_num_threads())
 
     def bare():
-        for network, size, count, at_once in looks:
+        for network, size, count, at_once, mirrored in looks:
             images = torch.randn(at_once, 3, size, size, device=device)
             for start in range(0, count, at_once):
-                predict(network, images[: count - start], detection["flips"])
+                predict(network, images[: count - start], mirrored)
 
     times = seconds({"whole": whole, "bare": bare}, rounds)
     return total / times["whole"], total / times["bare"]

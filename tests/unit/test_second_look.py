@@ -131,7 +131,7 @@ def test_places_are_read_where_outlines_lie(small, small_slide):
     """What is drawn over a place is the glomerulus that its image shows: darker than the tissue around."""
     store = PatchStore(*small)
     wanted = [("grade 0", centre) for centre in glomerulus_centres(store)]
-    places = places_module._read(store, small_slide[0], wanted, {"zoom": 2, "window_px": 64})
+    places = places_module._read(store, small_slide[0], wanted, 64, 2)
     assert len(places) == len(store.outlines)
     for place, outline in zip(places, store.outlines, strict=True):
         assert place.image.shape == (128, 128, 3) and place.labels.shape == (128, 128)

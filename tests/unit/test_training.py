@@ -32,7 +32,7 @@ AUGMENTATION = {
 SETTINGS = {
     "window_px": 64, "batch": 8, "epochs": 4, "windows_per_epoch": 64, "learning_rate": 0.004, "weight_decay": 0.01,
     "patience": 10, "ema": 0.9, "glomerulus_share": 0.6, "class_balance": 0.5, "paste": 0.5, "normalise": False,
-    "tell_labels": False, "compile": False, "precision": "float32", "workers": 0, "seed": 0,
+    "same_size": True, "tell_labels": False, "compile": False, "precision": "float32", "workers": 0, "seed": 0,
     "augmentation": AUGMENTATION,
 }  # fmt: skip
 NETWORKS = {"segnet": {"width": 0.125, "stages": 3, "deep_supervision": True}, "unet": {"base": 8, "depth": 3}}
@@ -136,6 +136,7 @@ def test_rare_labels_are_seen_as_often(small):
         "class_balance": 1.0,
         "paste": 0.0,
         "normalise": False,
+        "same_size": False,
     }
     data = RandomWindows([small], 64, 200, settings, 0)
     data.by_label = [[(0, 0)], [(0, number) for number in range(1, 6)]]
@@ -278,6 +279,7 @@ def test_windows_are_balanced_and_reproducible(small):
         "class_balance": 0.0,
         "paste": 0.0,
         "normalise": False,
+        "same_size": False,
     }
     around = RandomWindows([small], 64, 40, settings, 0)
     anywhere = RandomWindows([small], 64, 40, settings | {"glomerulus_share": 0.0}, 0)

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from skimage import measure
+from torch import nn
 
 from glomerulearn.export import write_detections
 from glomerulearn.familiarity import unfamiliar
@@ -17,6 +19,7 @@ from glomerulearn.models import load_second_look, load_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.second_look import look_again
 from glomerulearn.slides import open_slide
+from glomerulearn.typical_size import enlargement, typical_um
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +50,14 @@ def detect_glomeruli(
         zoom = trained["second_look"]["zoom"] if second else 1
         for reason in unfamiliar(store, trained.get("known"), zoom):
             log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
-        probability = infer_slide(model, trained, store, settings, device, progress)
+        enlarged = find_enlargement(model, trained, store, settings, device)
+        probability = infer_slide(model, trained, store, settings, device, progress, enlarged)
         if second:
             with open_slide(scan, store.mpp_level0) as slide:
                 probability = look_again(
-                    second, trained["second_look"], probability, store, slide, settings, device, progress
+                    second, trained["second_look"], probability, store, slide, settings, device, progress, enlarged
                 )
-        labels = find_glomeruli(probability, store.mpp, settings)
+        labels = find_glomeruli(probability, store.mpp * enlarged, settings)
         shapes = polygons(labels, store.scale)
         table = measure_glomeruli(store.slide, labels, shapes, probability, store.mpp, store.mpp_level0)
         scale = {"mpp": store.mpp, "mpp_level0": store.mpp_level0}
@@ -67,3 +71,25 @@ def detect_glomeruli(
     facts = {"slide": store.slide, "status": store.attributes["status"], **scale}
     write_masks(mask_target, probability, labels, facts)
     return table
+
+
+def find_enlargement(
+    model: nn.Module, trained: Mapping, store: PatchStore, settings: Mapping, device: torch.device
+) -> float:
+    """How much a slide must be enlarged for its glomeruli to be as wide as usual where the segmenter was trained.
+
+    A quick look, without mirror images and at one zoom, tells how wide they are; 1 where it finds too few, or the segmenter does
+    not say what is usual.
+    """
+    if not trained.get("usual_um"):
+        return 1.0
+    quick = infer_slide(model, trained, store, {**settings, "zooms": [1], "flips": False}, device)
+    found = measure.regionprops(find_glomeruli(quick, store.mpp, settings))
+    own_um = typical_um([region.equivalent_diameter_area * store.mpp for region in found])
+    enlarged = enlargement(own_um, trained["usual_um"])
+    if own_um:
+        log.info(
+            "slide %s: a typical glomerulus is %.0f um wide, where %s was trained %.0f um: it sees the slide %.2f times as large",
+            store.slide, own_um, trained["segmenter"], trained["usual_um"], enlarged,
+        )  # fmt: skip
+    return enlarged

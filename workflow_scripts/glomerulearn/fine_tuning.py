@@ -18,7 +18,7 @@ from glomerulearn.sampling import RandomWindows, Slide, usable
 log = logging.getLogger(__name__)
 
 _HOLDS = 0.05  # share of a window's pixels from which it holds a glomerulus; with fewer it shows the rim of one, and is left out
-_DRAW = {"glomerulus_share": 0.5, "class_balance": 0.5, "paste": 0.0}
+_DRAW = {"glomerulus_share": 0.5, "class_balance": 0.5, "paste": 0.0, "same_size": False}
 
 
 def fine_tune(

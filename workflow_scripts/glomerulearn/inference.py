@@ -1,6 +1,6 @@
 """Run a segmenter over a whole slide and stitch its windows into one map of glomerulus probability."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -9,17 +9,24 @@ from torch import nn
 from glomerulearn.errors import InputError
 from glomerulearn.models import autocast
 from glomerulearn.patches import PatchStore
-from glomerulearn.sampling import to_tensor
+from glomerulearn.sampling import tissue_windows, to_tensor
 
 
 def infer_slide(
-    model: nn.Module, facts: Mapping, store: PatchStore, settings: Mapping, device: torch.device, progress=iter
+    model: nn.Module,
+    facts: Mapping,
+    store: PatchStore,
+    settings: Mapping,
+    device: torch.device,
+    progress=iter,
+    enlarged: float = 1.0,
 ) -> np.ndarray:
     """Probability of glomerulus over the slide at the store's mpp: uint8 (height, width), 255 = certain.
 
     settings: `window_px`, `overlap_px`, `batch`, `flips` (average over four mirror images), `zooms` (how much windows are
     enlarged before the network sees them, because one that trained on large glomeruli overlooks the small scars of another
-    laboratory; the mean of all counts).
+    laboratory; the mean of all counts). enlarged: how much all of them are enlarged beyond that, so that the slide's
+    glomeruli have the usual size (`typical_size`).
     Windows are read where the slide has tissue, their predictions added with weights that fall off towards the window's
     border and divided by the sum of the weights. Everything else is 0.
     Raises: InputError when the model was trained at another mpp than the store's.
@@ -34,7 +41,7 @@ def infer_slide(
     width, height = store.canvas
     probability = np.zeros((height, width), np.float32)
     for zoom in settings["zooms"]:
-        probability += _stitched(model, store, settings, zoom, device, progress)
+        probability += _stitched(model, store, settings, zoom * enlarged, device, progress)
     return np.round(probability * (255 / len(settings["zooms"]))).astype(np.uint8)
 
 
@@ -87,21 +94,6 @@ def predict(model: nn.Module, images: torch.Tensor, flips: bool) -> torch.Tensor
             logits = model(images.flip(axes).contiguous(memory_format=torch.channels_last))
         result = result + (1 - logits.float().softmax(1)[:, :1]).flip(axes)
     return result[:, 0] / len(mirrors)
-
-
-def tissue_windows(store: PatchStore, size: int, stride: int) -> Iterator[tuple[int, int]]:
-    """Top-left corners (x, y) of the windows on a regular grid that touch a stored patch, row by row."""
-    width, height = store.canvas
-    present = {(int(column), int(row)) for column, row in store.grid}
-    patch = store.patch_size
-    # the grid starts outside by half the overlap, so that the slide's edge gets as many views as its middle
-    first = -(size - stride) // 2
-    for y in range(first, height, stride):
-        rows = range(max(0, y) // patch, (min(y + size, height) - 1) // patch + 1)
-        for x in range(first, width, stride):
-            columns = range(max(0, x) // patch, (min(x + size, width) - 1) // patch + 1)
-            if any((column, row) in present for row in rows for column in columns):
-                yield x, y
 
 
 def ramp(size: int, overlap: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import Slide, glomerulus_centres
 from glomerulearn.second_look import candidates, read_window
 from glomerulearn.slides import open_slide
+from glomerulearn.typical_size import enlargement, outlined_um
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,10 @@ def find_places(
     settings: `zoom` and `window_px` of the second look, `batch`, `seed`.
     """
     stores = [PatchStore(*slide, normalise=facts["normalise"]) for slide in slides]
+    enlarged = [enlargement(outlined_um(store), facts.get("usual_um")) for store in stores]
     by_kind = defaultdict(list)
     for number, store in enumerate(stores):
-        for kind, centre in _centres(store, model, facts, settings, device):
+        for kind, centre in _centres(store, model, facts, settings, device, enlarged[number]):
             by_kind[kind].append((number, centre))
     log.info("places: %s", {kind: len(found) for kind, found in by_kind.items()})
     rng = np.random.default_rng(settings["seed"])
@@ -63,12 +65,23 @@ def find_places(
     return [
         place
         for number in sorted(wanted)
-        for place in _read(stores[number], scans[stores[number].slide], wanted[number], settings)
+        for place in _read(
+            stores[number],
+            scans[stores[number].slide],
+            wanted[number],
+            settings["window_px"],
+            settings["zoom"] * enlarged[number],
+        )
     ]
 
 
 def _centres(
-    store: PatchStore, model: nn.Module, facts: Mapping, settings: Mapping, device: torch.device
+    store: PatchStore,
+    model: nn.Module,
+    facts: Mapping,
+    settings: Mapping,
+    device: torch.device,
+    enlarged: float,
 ) -> list[tuple[str, np.ndarray]]:
     """Where the slide has what: kind, and (x, y) in store pixels."""
     rng = np.random.default_rng(settings["seed"])
@@ -79,20 +92,22 @@ def _centres(
         "window_px": 2 * settings["window_px"], "overlap_px": settings["window_px"] // 2, "batch": settings["batch"],
         "flips": False, "zooms": [1, 4 / 3],
     }  # fmt: skip
-    probability = infer_slide(model, facts, store, looking, device)
+    probability = infer_slide(model, facts, store, looking, device, enlarged=enlarged)
     truth = store.truth()
     mistakes = [
         np.array(region.centroid[::-1])
-        for region in candidates(probability, store.mpp)
+        for region in candidates(probability, store.mpp * enlarged)
         if (truth[region.slice][region.image] > 0).mean() < _MISTAKE_OVERLAP
     ]
     return [*outlined, *((TISSUE, centre) for centre in tissue), *((MISTAKE, centre) for centre in mistakes)]
 
 
-def _read(store: PatchStore, scan: Path, wanted: Sequence[tuple[str, np.ndarray]], settings: Mapping) -> list[Place]:
-    """The places of one slide, image and outlines, at the resolution of the second look."""
-    zoom, places = settings["zoom"], []
-    side = _WIDTH * settings["window_px"]
+def _read(
+    store: PatchStore, scan: Path, wanted: Sequence[tuple[str, np.ndarray]], window_px: int, zoom: float
+) -> list[Place]:
+    """The places of one slide, image and outlines, `zoom` times as fine as the store."""
+    places = []
+    side = _WIDTH * window_px
     drawing = Drawing(store.outlines, store.labels, store.scale / zoom)
     with open_slide(scan, store.mpp_level0) as slide:
         for kind, centre in wanted:
@@ -102,5 +117,5 @@ def _read(store: PatchStore, scan: Path, wanted: Sequence[tuple[str, np.ndarray]
             except DamagedRegion as error:
                 log.warning("slide %s: a place is left out: %s", store.slide, error)
                 continue
-            places.append(Place(kind, image, drawing.window(left * zoom, top * zoom, side, side)))
+            places.append(Place(kind, image, drawing.window(round(left * zoom), round(top * zoom), side, side)))
     return places

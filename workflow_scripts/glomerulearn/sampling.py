@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from glomerulearn.augmentation import change_colours, paste_glomerulus, random_view
 from glomerulearn.errors import InputError
 from glomerulearn.patches import PatchStore
+from glomerulearn.typical_size import enlargement, outlined_um, usual_um
 
 log = logging.getLogger(__name__)
 
@@ -19,8 +21,8 @@ Slide = tuple[Path, Path]  # its patch store and its outlines
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 (..., h, w, 3) -> float32 (..., 3, h, w), 0..255 mapped to -1..1."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(images, -1, -3))).float().div_(127.5).sub_(1)
+    """uint8 (..., h, w, 3) -> float32 (..., 3, h, w), 0..255 mapped to -1..1; colours stay side by side in memory."""
+    return torch.from_numpy(images).movedim(-1, -3).float().div_(127.5).sub_(1)
 
 
 def paired(patches: Sequence[Path], outlines: Sequence[Path]) -> list[Slide]:
@@ -56,7 +58,8 @@ class RandomWindows(Dataset):
     root of its tissue as weight, so that a large slide does not drown a small one), then its glomerulus; but for a share
     `class_balance` the label is drawn first, each as often, so that rare ones are seen. With the chance `paste` a
     glomerulus of another window, its label drawn in that way, is laid into the window.
-    labelled: whether labels are told apart, or all glomeruli are 1.
+    labelled: whether labels are told apart, or all glomeruli are 1. With `same_size` every slide is enlarged so that its
+    glomeruli are `usual_um` wide, as is typical of all.
     Items: uint8 (size, size, 3) and int64 (size, size); reproducible from (seed, epoch, place in it). Item i is of epoch
     i // length, so that worker processes live on from epoch to epoch.
     """
@@ -68,6 +71,8 @@ class RandomWindows(Dataset):
         self.stores = [PatchStore(*slide, max(64, 4096 // len(slides)), normalise) for slide in slides]
         self.size, self.length, self.settings, self.seed = size, length, settings, seed
         self.labelled = labelled
+        self.usual_um = usual_um(self.stores) if settings["same_size"] else None
+        self.enlarged = [enlargement(outlined_um(store), self.usual_um) for store in self.stores]
         weights = np.sqrt([len(store.grid) for store in self.stores])
         self.weights = weights / weights.sum()
         self.glomeruli = [glomerulus_centres(store) for store in self.stores]
@@ -101,7 +106,7 @@ class RandomWindows(Dataset):
             cell = store.grid[rng.integers(len(store.grid))]
             return which, (cell + rng.random(2)) * store.patch_size
         # anywhere in the window, not only in its middle
-        return which, centre + rng.uniform(-0.4, 0.4, 2) * self.size
+        return which, centre + rng.uniform(-0.4, 0.4, 2) * self.size / self.enlarged[which]
 
     def _glomerulus_of_any_label(self, rng) -> tuple[int, np.ndarray]:
         places = self.by_label[rng.integers(len(self.by_label))]
@@ -109,8 +114,10 @@ class RandomWindows(Dataset):
         return which, self.glomeruli[which][number]
 
     def _view(self, which: int, centre: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
-        store = self.stores[which]
-        return random_view(store.window, store.label_window, centre, self.size, self.settings["augmentation"], rng)
+        store, augmentation = self.stores[which], self.settings["augmentation"]
+        # how much of the slide a window shows
+        scale = [each / self.enlarged[which] for each in augmentation["scale"]]
+        return random_view(store.window, store.label_window, centre, self.size, augmentation | {"scale": scale}, rng)
 
 
 class EpochSampler(Sampler):
@@ -128,22 +135,50 @@ class EpochSampler(Sampler):
 
 
 class GridWindows(Dataset):
-    """Every stored patch of some slides once, as it is: for watching training on the validation slides."""
+    """All tissue of some slides once, unchanged: for watching training on the validation slides.
 
-    def __init__(self, slides: Sequence[Slide], labelled: bool = False, normalise: bool = False):
+    usual_um: typical diameter of a glomerulus that slides are enlarged or reduced to; None = as they are, patch by patch.
+    Items: as `RandomWindows`'s, as large as a stored patch.
+    """
+
+    def __init__(
+        self,
+        slides: Sequence[Slide],
+        labelled: bool = False,
+        normalise: bool = False,
+        usual_um: float | None = None,
+    ):
         self.labelled = labelled
-        self.stores = [PatchStore(*slide, normalise=normalise) for slide in slides]
-        self.items = [(store, cell) for store in self.stores for cell in store.grid]
+        self.items = []
+        for slide in slides:
+            store = PatchStore(*slide, normalise=normalise)
+            side = round(store.patch_size / enlargement(outlined_um(store), usual_um))
+            self.items += [(store, x, y, side) for x, y in tissue_windows(store, side, side)]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        store, (column, row) = self.items[index]
-        size = store.patch_size
-        place = int(column * size), int(row * size), size, size
-        label = store.label_window(*place)
-        return store.window(*place), (label if self.labelled else label > 0).astype(np.int64)
+        store, x, y, side = self.items[index]
+        wanted = store.patch_size, store.patch_size
+        image = cv2.resize(store.window(x, y, side), wanted, interpolation=cv2.INTER_LINEAR)
+        label = cv2.resize(store.label_window(x, y, side), wanted, interpolation=cv2.INTER_NEAREST)
+        return image, (label if self.labelled else label > 0).astype(np.int64)
+
+
+def tissue_windows(store: PatchStore, size: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Top-left corners (x, y) of the windows on a regular grid that touch a stored patch, row by row."""
+    width, height = store.canvas
+    present = {(int(column), int(row)) for column, row in store.grid}
+    patch = store.patch_size
+    # the grid starts outside by half the overlap, so that the slide's edge gets as many views as its middle
+    first = -(size - stride) // 2
+    for y in range(first, height, stride):
+        rows = range(max(0, y) // patch, (min(y + size, height) - 1) // patch + 1)
+        for x in range(first, width, stride):
+            columns = range(max(0, x) // patch, (min(x + size, width) - 1) // patch + 1)
+            if any((column, row) in present for row in rows for column in columns):
+                yield x, y
 
 
 def glomerulus_centres(store: PatchStore) -> np.ndarray:

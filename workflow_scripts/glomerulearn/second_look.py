@@ -33,12 +33,12 @@ _SURE = 0.002  # probabilities count as if no surer than this, so that neither l
 def candidates(probability: np.ndarray, mpp: float) -> list:
     """The regions of a first look that deserve a second one: scikit-image's `regionprops`, in pixels of the map.
 
-    probability: uint8 (h, w) at `mpp` um per pixel.
+    probability: uint8 (h, w) at `mpp` um per pixel, where glomeruli have their usual size.
     """
     return measure.regionprops(find_glomeruli(probability, mpp, _WORTH_IT))
 
 
-def read_window(slide: Slide, store: PatchStore, left: int, top: int, size_px: int, zoom: int) -> np.ndarray:
+def read_window(slide: Slide, store: PatchStore, left: int, top: int, size_px: int, zoom: float) -> np.ndarray:
     """The window whose corner is the store's pixel (left, top), `zoom` times as fine, stained as the store's.
 
     A slide that was scanned more coarsely is enlarged: the network is trained on such, too, where there are any.
@@ -57,21 +57,24 @@ def look_again(
     settings: Mapping,
     device: torch.device,
     progress=iter,
+    enlarged: float = 1.0,
 ) -> np.ndarray:
     """What both looks say of a slide, the mean of their log-odds: uint8 (h, w); where no second one was taken, the first.
 
     probability: uint8 (h, w), what the first look says. facts: of the second: `zoom` (how many times finer than the store
-    its windows are) and `window_px`. settings: of the detection: `window_px`, `batch`, `flips`.
+    its windows are) and `window_px`. settings: of the detection: `window_px`, `batch`, `flips`. enlarged: as `infer_slide`'s.
     A window that cannot be read is left as the first look saw it, and the log says so.
     """
     size = facts["window_px"]
-    side = size // facts["zoom"]
+    side = round(size / (facts["zoom"] * enlarged))
+    zoom = size / side  # whole pixels of the store
     total, weight = np.zeros(probability.shape, np.float32), np.zeros(probability.shape, np.float32)
     kernel = ramp(side, side // 4)
-    corners = [corner for region in candidates(probability, store.mpp) for corner in window_corners(region.bbox, side)]
+    regions = candidates(probability, store.mpp * enlarged)
+    corners = [corner for region in regions for corner in window_corners(region.bbox, side)]
     at_once = max(1, settings["batch"] * settings["window_px"] ** 2 // size**2)
     for start in progress(range(0, len(corners), at_once)):
-        readable, images = _read(slide, store, corners[start : start + at_once], facts)
+        readable, images = _read(slide, store, corners[start : start + at_once], size, zoom)
         if not images:
             continue
         seen = predict(model, to_tensor(np.stack(images)).to(device), settings["flips"]).cpu().numpy()
@@ -100,12 +103,14 @@ def _starts(low: int, high: int, side: int) -> list[int]:
     return [round(start) for start in (low + high - side) / 2 + np.linspace(-beyond / 2, beyond / 2, count)]
 
 
-def _read(slide: Slide, store: PatchStore, corners: Sequence[tuple[int, int]], facts: Mapping) -> tuple[list, list]:
+def _read(
+    slide: Slide, store: PatchStore, corners: Sequence[tuple[int, int]], size_px: int, zoom: float
+) -> tuple[list, list]:
     """The corners of the windows that can be read, and the windows."""
     readable, images = [], []
     for left, top in corners:
         try:
-            images.append(read_window(slide, store, left, top, facts["window_px"], facts["zoom"]))
+            images.append(read_window(slide, store, left, top, size_px, zoom))
             readable.append((left, top))
         except DamagedRegion as error:
             log.warning("slide %s: no second look: %s", store.slide, error)

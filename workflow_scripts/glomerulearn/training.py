@@ -109,8 +109,9 @@ def train_segmenter(
 
     settings: `network` (keyword arguments of the architecture), `window_px`, `batch`, `epochs`, `windows_per_epoch`,
     `learning_rate`, `weight_decay`, `patience` (epochs), `ema` (decay per step), `glomerulus_share`, `class_balance`,
-    `paste`, `normalise` (give all slides one stain first), `augmentation`, `tell_labels` (labels are classes of their
-    own), `precision` (auto | float32 | bfloat16), `compile` (through torch.compile), `workers`, `seed`.
+    `paste`, `normalise` (give all slides one stain first), `same_size` (and glomeruli of one size), `augmentation`,
+    `tell_labels` (labels are classes of their own), `precision` (auto | float32 | bfloat16), `compile` (through
+    torch.compile), `workers`, `seed`.
     licence: under which others may use the weights, for the model card.
     An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
     Where several processes train together (`multi_gpu`), the first one watches, writes and returns.
@@ -120,7 +121,7 @@ def train_segmenter(
     torch.set_num_threads(threads)
     train, val = usable(train, "train"), usable(val, "val")
     trainer = segmenter_trainer(name, train, settings, device)
-    watched = GridWindows(val, settings["tell_labels"], settings["normalise"])
+    watched = GridWindows(val, settings["tell_labels"], settings["normalise"], trainer.data.usual_um)
     resume = Path(folder) / "resume.pt"
     digest = work_digest([name, settings], [path for slide in (*train, *val) for path in slide])
     state = fit(name, trainer, watched, resume, digest, progress)
@@ -214,6 +215,7 @@ def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[S
         "settings": dict(settings),
         "mpp": stores[0].mpp,
         "normalise": settings["normalise"],
+        "usual_um": trainer.data.usual_um,
         "classes": classes_of(train, settings),
         "train": [store.slide for store in stores],
         "val": [PatchStore(*slide).slide for slide in val],

@@ -1,0 +1,122 @@
+"""Glomeruli of another size, or under another mpp, look alike to a segmenter: in training and on the slide it is run on."""
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+import torch
+from conftest import OUTLINES, TILING
+from test_detection import SETTINGS, Darkness
+
+from glomerulearn import detection, places, typical_size
+from glomerulearn.patches import PatchStore
+from glomerulearn.sampling import GridWindows, RandomWindows, glomerulus_centres
+from glomerulearn.slide_outlines import read_slide_outlines
+from glomerulearn.tiling import tile_slide
+
+CPU = torch.device("cpu")
+STILL = {"flip": False, "rotation": False, "scale": [1, 1], "elastic_px": 0, "stain": 0, "colour": 0, "blur": 0}
+WINDOWS = {
+    "augmentation": STILL, "glomerulus_share": 1.0, "class_balance": 0.0, "paste": 0.0, "normalise": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def halved(small_slide, tmp_path_factory):
+    """The small slide as it is (1 um/px), and the same file as if it had half the mpp: patch stores and outlines."""
+    folder = tmp_path_factory.mktemp("halved")
+    made = []
+    for mpp in (1.0, 0.5):
+        store, outlines = folder / f"{mpp}.zarr.zip", folder / f"{mpp}.geojson"
+        assert tile_slide(f"at {mpp}", small_slide[0], mpp, TILING, store)["status"] == "ok"
+        read_slide_outlines(f"at {mpp}", small_slide[0], small_slide[1], mpp, OUTLINES, outlines)
+        made.append((store, outlines))
+    return made
+
+
+def test_sizes_by_hand(halved):
+    whole, half = (PatchStore(*slide) for slide in halved)
+    own = typical_size.outlined_um(whole)
+    widths = [2 * np.sqrt(outline.polygon.area / np.pi) for outline in whole.outlines]
+    assert own == pytest.approx(np.median(widths)) and typical_size.outlined_um(half) == pytest.approx(own / 2)
+    usual = typical_size.usual_um([whole, half])
+    assert usual == pytest.approx(own / np.sqrt(2))
+    assert typical_size.enlargement(own, usual) == pytest.approx(1 / np.sqrt(2))
+    assert typical_size.enlargement(own / 10, usual) == 2  # at most
+    assert typical_size.enlargement(None, usual) == typical_size.enlargement(own, None) == 1
+    assert typical_size.typical_um([100.0] * 4) is None  # too few to tell
+
+
+def areas(data: RandomWindows, which: int) -> float:
+    """Mean share of a window that glomeruli of one of two slides take."""
+    data.weights = np.eye(2)[which]
+    return np.mean([label.mean() for _, label in (data[index] for index in range(200))])
+
+
+def test_training_windows_show_all_slides_glomeruli_alike(halved):
+    alike = RandomWindows(halved, 96, 200, WINDOWS | {"same_size": True}, 0)
+    assert areas(alike, 0) == pytest.approx(areas(alike, 1), rel=0.1)
+    different = RandomWindows(halved, 96, 200, WINDOWS | {"same_size": False}, 0)
+    assert different.usual_um is None and areas(different, 0) > 2 * areas(different, 1)
+
+
+def test_val_windows_are_enlarged_with_their_labels(halved):
+    """Enlarged or not, they show the same share of glomeruli, which are darker than what surrounds them."""
+    usual = typical_size.outlined_um(PatchStore(*halved[0]))
+    shown = {}
+    for name, wanted in (("as it is", None), ("enlarged", usual)):
+        windows = GridWindows([halved[1]], False, False, wanted)
+        images, labels = (np.stack(part) for part in zip(*windows, strict=True))
+        assert images.shape[1:] == (128, 128, 3) and labels.shape[1:] == (128, 128)
+        assert images[labels > 0].mean() < images[labels == 0].mean()
+        shown[name] = labels.sum()
+    assert shown["enlarged"] == pytest.approx(4 * shown["as it is"], rel=0.03)
+
+
+def test_places_of_the_second_look_are_enlarged(halved, small_slide):
+    """What is drawn over a place has the same size at twice the zoom and half the mpp."""
+    shares = []
+    for slide, zoom in zip(halved, (1.5, 3.0), strict=True):
+        store = PatchStore(*slide)
+        wanted = [("grade 0", centre) for centre in glomerulus_centres(store)]
+        found = places._read(store, small_slide[0], wanted, 64, zoom)
+        assert all(place.labels[64, 64] for place in found)
+        shares.append(np.mean([(place.labels > 0).mean() for place in found]))
+    assert shares[0] == pytest.approx(shares[1], rel=0.02)
+
+
+def test_a_slide_with_another_mpp_has_the_same_glomeruli(tmp_path, monkeypatch):
+    """Eight glomeruli and three specks: with an mpp that is twice too large, specks are none, either."""
+    image = np.full((1200, 1200, 3), 255, np.uint8)
+    image[50:1000, 50:1050] = 215, 150, 190
+    middles = [(x, y) for x in (150, 400, 650, 900) for y in (200, 700)]
+    for x, y in middles:
+        cv2.circle(image, (x, y), 24, (90, 40, 110), -1)
+    for x in (150, 500, 850):
+        cv2.circle(image, (x, 450), 11, (90, 40, 110), -1)
+    tifffile.imwrite(tmp_path / "s.tif", image, tile=(256, 256), compression="zlib", photometric="rgb")
+    monkeypatch.setattr(detection, "load_second_look", lambda *_: None)
+
+    def found(mpp: float, usual_um: float | None):
+        store = tmp_path / f"{mpp}.zarr.zip"
+        tile_slide("s", tmp_path / "s.tif", mpp, TILING | {"mpp": 4.0}, store)
+        facts = {"mpp": 4.0, "normalise": False, "segmenter": "unet", "usual_um": usual_um}
+        monkeypatch.setattr(detection, "load_segmenter", lambda *_: (Darkness(), facts))
+        targets = (tmp_path / f"out.{end}" for end in ("zarr.zip", "geojson", "csv"))
+        table = detection.detect_glomeruli(store, tmp_path / "s.tif", tmp_path, SETTINGS, *targets)
+        return table.iloc[np.lexsort(table[["centroid_x_px", "centroid_y_px"]].round(-2).to_numpy().T)]
+
+    assert [len(found(mpp, None)) for mpp in (2.0, 4.0)] == [8, 11]
+    one, other = (found(mpp, 100.0) for mpp in (2.0, 4.0))
+    assert len(one) == len(other) == 8
+    for column, factor in (("centroid_x_px", 1), ("centroid_y_px", 1), ("equivalent_diameter_um", 2)):
+        assert other[column].to_numpy() == pytest.approx(factor * one[column].to_numpy(), rel=0.05)
+    assert one["equivalent_diameter_um"].to_numpy() == pytest.approx(np.full(8, 96), rel=0.08)  # as the slide says
+
+
+def test_too_few_glomeruli_enlarge_nothing(small_store):
+    store = PatchStore(small_store)
+    facts = {"mpp": store.mpp, "segmenter": "unet", "usual_um": 500.0}
+    strict = SETTINGS | {"min_diameter_um": 1e4}
+    assert detection.find_enlargement(Darkness(), facts, store, strict, CPU) == 1
+    assert detection.find_enlargement(Darkness(), facts | {"usual_um": None}, store, SETTINGS, CPU) == 1
