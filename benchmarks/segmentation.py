@@ -160,7 +160,7 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
         size, zoom = facts["second_look"]["window_px"], facts["second_look"]["zoom"]
         first = infer_slide(model, facts, patches, detection, device, enlarged=enlarged)
         side = round(size / (zoom * enlarged))
-        regions = candidates(first, patches.mpp * enlarged)
+        regions = candidates(first, patches.mpp)
         count = sum(len(list(window_corners(region.bbox, side))) for region in regions)
         looks.append((second, size, count, batch * detection["window_px"] ** 2 // size**2, flips))
     total = sum(count for _, _, count, _, _ in looks)

@@ -57,7 +57,7 @@ def detect_glomeruli(
                 probability = look_again(
                     second, trained["second_look"], probability, store, slide, settings, device, progress, enlarged
                 )
-        labels = find_glomeruli(probability, store.mpp * enlarged, settings)
+        labels = find_glomeruli(probability, store.mpp, settings)
         shapes = polygons(labels, store.scale)
         table = measure_glomeruli(store.slide, labels, shapes, probability, store.mpp, store.mpp_level0)
         scale = {"mpp": store.mpp, "mpp_level0": store.mpp_level0}
@@ -85,11 +85,16 @@ def find_enlargement(
         return 1.0
     quick = infer_slide(model, trained, store, {**settings, "zooms": [1], "flips": False}, device)
     found = measure.regionprops(find_glomeruli(quick, store.mpp, settings))
-    own_um = typical_um([region.equivalent_diameter_area * store.mpp for region in found])
-    enlarged = enlargement(own_um, trained["usual_um"])
+    own_um, usual_um = (
+        typical_um([region.equivalent_diameter_area * store.mpp for region in found]),
+        trained["usual_um"],
+    )
+    enlarged = enlargement(own_um, usual_um)
     if own_um:
-        log.info(
-            "slide %s: a typical glomerulus is %.0f um wide, where %s was trained %.0f um: it sees the slide %.2f times as large",
-            store.slide, own_um, trained["segmenter"], trained["usual_um"], enlarged,
-        )  # fmt: skip
+        said = (
+            f"a typical glomerulus is {own_um:.0f} um wide, where {trained['segmenter']} was trained {usual_um:.0f} um"
+        )
+        log.info("slide %s: %s: it sees the slide %.2f times as large", store.slide, said, enlarged)
+        if abs(own_um * enlarged / usual_um - 1) > 1e-6:
+            log.warning("slide %s: %s, too far apart to be made alike: check its mpp", store.slide, said)
     return enlarged

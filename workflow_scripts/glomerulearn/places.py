@@ -96,7 +96,7 @@ def _centres(
     truth = store.truth()
     mistakes = [
         np.array(region.centroid[::-1])
-        for region in candidates(probability, store.mpp * enlarged)
+        for region in candidates(probability, store.mpp)
         if (truth[region.slice][region.image] > 0).mean() < _MISTAKE_OVERLAP
     ]
     return [*outlined, *((TISSUE, centre) for centre in tissue), *((MISTAKE, centre) for centre in mistakes)]

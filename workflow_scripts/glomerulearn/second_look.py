@@ -33,7 +33,7 @@ _SURE = 0.002  # probabilities count as if no surer than this, so that neither l
 def candidates(probability: np.ndarray, mpp: float) -> list:
     """The regions of a first look that deserve a second one: scikit-image's `regionprops`, in pixels of the map.
 
-    probability: uint8 (h, w) at `mpp` um per pixel, where glomeruli have their usual size.
+    probability: uint8 (h, w) at `mpp` um per pixel.
     """
     return measure.regionprops(find_glomeruli(probability, mpp, _WORTH_IT))
 
@@ -70,7 +70,7 @@ def look_again(
     zoom = size / side  # whole pixels of the store
     total, weight = np.zeros(probability.shape, np.float32), np.zeros(probability.shape, np.float32)
     kernel = ramp(side, side // 4)
-    regions = candidates(probability, store.mpp * enlarged)
+    regions = candidates(probability, store.mpp)
     corners = [corner for region in regions for corner in window_corners(region.bbox, side)]
     at_once = max(1, settings["batch"] * settings["window_px"] ** 2 // size**2)
     for start in progress(range(0, len(corners), at_once)):
