@@ -85,15 +85,11 @@ def find_enlargement(
         return 1.0
     quick = infer_slide(model, trained, store, {**settings, "zooms": [1], "flips": False}, device)
     found = measure.regionprops(find_glomeruli(quick, store.mpp, settings))
-    own_um, usual_um = (
-        typical_um([region.equivalent_diameter_area * store.mpp for region in found]),
-        trained["usual_um"],
-    )
+    own_um = typical_um([region.equivalent_diameter_area * store.mpp for region in found])
+    usual_um = trained["usual_um"]
     enlarged = enlargement(own_um, usual_um)
     if own_um:
-        said = (
-            f"a typical glomerulus is {own_um:.0f} um wide, where {trained['segmenter']} was trained {usual_um:.0f} um"
-        )
+        said = f"a typical glomerulus is {own_um:.0f} um wide, where {trained['segmenter']} was trained, {usual_um:.0f}"
         log.info("slide %s: %s: it sees the slide %.2f times as large", store.slide, said, enlarged)
         if abs(own_um * enlarged / usual_um - 1) > 1e-6:
             log.warning("slide %s: %s, too far apart to be made alike: check its mpp", store.slide, said)
