@@ -10,7 +10,7 @@ from test_detection import SETTINGS, Coarse, Darkness
 
 from glomerulearn import detection, places, typical_size
 from glomerulearn.patches import PatchStore
-from glomerulearn.sampling import GridWindows, RandomWindows, glomerulus_centres
+from glomerulearn.sampling import GridWindows, RandomWindows
 from glomerulearn.slide_outlines import read_slide_outlines
 from glomerulearn.tiling import tile_slide
 
@@ -41,8 +41,8 @@ def test_sizes_by_hand(halved):
     assert own == pytest.approx(typical_size.typical_um(widths)) and own > np.median(widths)
     assert typical_size.outlined_um(half) == pytest.approx(own / 2)
     usual = typical_size.usual_um([whole, half])
-    assert usual == pytest.approx(own / np.sqrt(2))
-    assert typical_size.enlargement(own, usual) == pytest.approx(1 / np.sqrt(2))
+    assert usual == pytest.approx(0.75 * own) and typical_size.usual_um([whole, half, half]) == pytest.approx(own / 2)
+    assert typical_size.enlargement(own, usual) == pytest.approx(0.75)
     assert typical_size.enlargement(own / 10, usual) == 2  # at most
     assert typical_size.enlargement(None, usual) == typical_size.enlargement(own, None) == 1
     assert typical_size.typical_um([100.0] * 4) is None  # too few to tell
@@ -63,28 +63,39 @@ def test_training_windows_show_all_slides_glomeruli_alike(halved):
 
 
 def test_val_windows_are_enlarged_with_their_labels(halved):
-    """Enlarged or not, they show the same share of glomeruli, which are darker than what surrounds them."""
-    usual = typical_size.outlined_um(PatchStore(*halved[0]))
-    shown = {}
-    for name, wanted in (("as it is", None), ("enlarged", usual)):
-        windows = GridWindows([halved[1]], False, False, wanted)
+    """They show as many glomeruli, as much larger; a picture of its own labels stays so, without half a pixel's shift."""
+    own = typical_size.outlined_um(PatchStore(*halved[0]))
+    as_it_is = sum(label.sum() for _, label in GridWindows([halved[0]]))
+    for enlarged in (0.6, 1.37, 2):
+        windows = GridWindows([halved[0]], usual_um=enlarged * own)
+        for store, *_ in windows.items:
+            store.window = lambda *place, store=store: (
+                np.repeat(store.label_window(*place)[..., None] > 0, 3, 2) * np.uint8(200)
+            )
         images, labels = (np.stack(part) for part in zip(*windows, strict=True))
         assert images.shape[1:] == (128, 128, 3) and labels.shape[1:] == (128, 128)
-        assert images[labels > 0].mean() < images[labels == 0].mean()
-        shown[name] = labels.sum()
-    assert shown["enlarged"] == pytest.approx(4 * shown["as it is"], rel=0.03)
+        assert labels.sum() == pytest.approx(enlarged**2 * as_it_is, rel=0.03)
+        whole = [each for each in range(len(labels)) if 500 < labels[each].sum() < 9000]
+        for mask in zip(images[whole, ..., 0] > 100, labels[whole] > 0, strict=True):
+            middles = [np.array(np.nonzero(each)).mean(1) for each in mask]
+            assert middles[0] == pytest.approx(middles[1], abs=0.2)
 
 
-def test_places_of_the_second_look_are_enlarged(halved, small_slide):
-    """What is drawn over a place has the same size at twice the zoom and half the mpp."""
+def test_places_of_the_second_look_show_all_slides_glomeruli_alike(halved, small_slide):
+    """As large on both slides, and darker than the tissue around, as glomeruli are."""
+    usual = typical_size.outlined_um(PatchStore(*halved[0]))
+    facts = {"mpp": 2.0, "normalise": False, "usual_um": 0.8 * usual}
+    settings = {"zoom": 2, "window_px": 64, "batch": 4, "seed": 0}
     shares = []
-    for slide, zoom in zip(halved, (1.5, 3.0), strict=True):
-        store = PatchStore(*slide)
-        wanted = [("grade 0", centre) for centre in glomerulus_centres(store)]
-        found = places._read(store, small_slide[0], wanted, 64, zoom)
-        assert all(place.labels[64, 64] for place in found)
-        shares.append(np.mean([(place.labels > 0).mean() for place in found]))
-    assert shares[0] == pytest.approx(shares[1], rel=0.02)
+    for slide, name in zip(halved, ("at 1.0", "at 0.5"), strict=True):
+        found = places.find_places([slide], {name: small_slide[0]}, Darkness(), facts, settings, CPU)
+        outlined = [place for place in found if place.kind.startswith("grade")]
+        for place in outlined:
+            inside = place.labels > 0
+            around = (cv2.dilate(place.labels, np.ones((15, 15))) > 0) & ~inside
+            assert inside[64, 64] and place.image[inside].mean() < place.image[around].mean()
+        shares.append(np.mean([(place.labels > 0).mean() for place in outlined]))
+    assert shares[0] == pytest.approx(shares[1], rel=0.03)
 
 
 def test_a_slide_with_another_mpp_has_the_same_glomeruli(tmp_path, monkeypatch):

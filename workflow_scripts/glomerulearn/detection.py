@@ -47,10 +47,10 @@ def detect_glomeruli(
     second = load_second_look(model_folder, device)
     store = PatchStore(patches, normalise=trained["normalise"])
     if store.usable:
-        zoom = trained["second_look"]["zoom"] if second else 1
+        enlarged = find_enlargement(model, trained, store, settings, device)
+        zoom = enlarged * (trained["second_look"]["zoom"] if second else 1)
         for reason in unfamiliar(store, trained.get("known"), zoom):
             log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
-        enlarged = find_enlargement(model, trained, store, settings, device)
         probability = infer_slide(model, trained, store, settings, device, progress, enlarged)
         if second:
             with open_slide(scan, store.mpp_level0) as slide:

@@ -39,7 +39,7 @@ def _outlines_digest(store: PatchStore) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def unfamiliar(store: PatchStore, known: Mapping | None, zoom: int = 1) -> list[str]:
+def unfamiliar(store: PatchStore, known: Mapping | None, zoom: float = 1) -> list[str]:
     """Why a slide may be beyond what a segmenter knows, in words; empty where nothing speaks for it.
 
     known: what `known_slides` said, or None for a model that does not say; zoom: how many times finer than the store a

@@ -79,8 +79,8 @@ def predict_enlarged(model: nn.Module, images: torch.Tensor, size_px: int, flips
     side = images.shape[-1]
     if side == size_px:
         return predict(model, images, flips)
-    larger = nn.functional.interpolate(images, (size_px, size_px), mode="bicubic").clamp_(-1, 1)
-    probability = predict(model, larger, flips)[:, None]
+    resized = nn.functional.interpolate(images, (size_px, size_px), mode="bicubic", antialias=side > size_px)
+    probability = predict(model, resized.clamp_(-1, 1), flips)[:, None]
     return nn.functional.interpolate(probability, (side, side), mode="bilinear", antialias=True)[:, 0]
 
 

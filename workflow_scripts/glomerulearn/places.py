@@ -117,5 +117,5 @@ def _read(
             except DamagedRegion as error:
                 log.warning("slide %s: a place is left out: %s", store.slide, error)
                 continue
-            places.append(Place(kind, image, drawing.window(round(left * zoom), round(top * zoom), side, side)))
+            places.append(Place(kind, image, drawing.window(left * zoom, top * zoom, side, side)))
     return places

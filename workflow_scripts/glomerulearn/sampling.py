@@ -73,6 +73,10 @@ class RandomWindows(Dataset):
         self.labelled = labelled
         self.usual_um = usual_um(self.stores) if settings["same_size"] else None
         self.enlarged = [enlargement(outlined_um(store), self.usual_um) for store in self.stores]
+        if settings["same_size"]:
+            shown = ", ".join(f"{store.slide} {own:.2f}" for store, own in zip(self.stores, self.enlarged, strict=True))
+            usual = f"{self.usual_um:.0f} um" if self.usual_um else "not known: no slide has enough of them outlined"
+            log.info("typical width of a glomerulus: %s; slides are seen so many times as large: %s", usual, shown)
         weights = np.sqrt([len(store.grid) for store in self.stores])
         self.weights = weights / weights.sum()
         self.glomeruli = [glomerulus_centres(store) for store in self.stores]
@@ -115,9 +119,12 @@ class RandomWindows(Dataset):
 
     def _view(self, which: int, centre: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
         store, augmentation = self.stores[which], self.settings["augmentation"]
-        # how much of the slide a window shows
-        scale = [each / self.enlarged[which] for each in augmentation["scale"]]
-        return random_view(store.window, store.label_window, centre, self.size, augmentation | {"scale": scale}, rng)
+        # as many of the slide's pixels as a window shows of them
+        own = {
+            "scale": [each / self.enlarged[which] for each in augmentation["scale"]],
+            "elastic_px": augmentation["elastic_px"] / self.enlarged[which],
+        }
+        return random_view(store.window, store.label_window, centre, self.size, augmentation | own, rng)
 
 
 class EpochSampler(Sampler):
@@ -135,7 +142,7 @@ class EpochSampler(Sampler):
 
 
 class GridWindows(Dataset):
-    """All tissue of some slides once, unchanged: for watching training on the validation slides.
+    """All tissue of some slides once, as it lies: for watching training on the validation slides.
 
     usual_um: typical diameter of a glomerulus that slides are enlarged or reduced to; None = as they are, patch by patch.
     Items: as `RandomWindows`'s, as large as a stored patch.
@@ -161,8 +168,9 @@ class GridWindows(Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         store, x, y, side = self.items[index]
         wanted = store.patch_size, store.patch_size
-        image = cv2.resize(store.window(x, y, side), wanted, interpolation=cv2.INTER_LINEAR)
-        label = cv2.resize(store.label_window(x, y, side), wanted, interpolation=cv2.INTER_NEAREST)
+        smooth = cv2.INTER_AREA if side > store.patch_size else cv2.INTER_LINEAR
+        image = cv2.resize(store.window(x, y, side), wanted, interpolation=smooth)
+        label = cv2.resize(store.label_window(x, y, side), wanted, interpolation=cv2.INTER_NEAREST_EXACT)
         return image, (label if self.labelled else label > 0).astype(np.int64)
 
 

@@ -34,9 +34,9 @@ def typical_um(diameters_um: Sequence[float]) -> float | None:
 
 
 def usual_um(stores: Sequence[PatchStore]) -> float | None:
-    """The typical diameter (um) on the slides that a segmenter is trained on, their geometric mean; None if none can tell."""
+    """The median of the typical diameters (um) of the slides that a segmenter is trained on; None if none can tell."""
     known = [own for own in map(outlined_um, stores) if own]
-    return float(np.exp(np.mean(np.log(known)))) if known else None
+    return float(np.median(known)) if known else None
 
 
 def enlargement(own_um: float | None, wanted_um: float | None) -> float:
