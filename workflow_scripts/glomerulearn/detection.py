@@ -83,8 +83,9 @@ def find_enlargement(
     """
     if not trained.get("usual_um"):
         return 1.0
-    quick = infer_slide(model, trained, store, {**settings, "zooms": [1], "flips": False}, device)
-    found = measure.regionprops(find_glomeruli(quick, store.mpp, settings))
+    # half as large as counts in the end: all may be small, and small ones that are none hardly count by area
+    limits = {**settings, "zooms": [1], "flips": False, "min_diameter_um": settings["min_diameter_um"] / 2}
+    found = measure.regionprops(find_glomeruli(infer_slide(model, trained, store, limits, device), store.mpp, limits))
     own_um = typical_um([region.equivalent_diameter_area * store.mpp for region in found])
     usual_um = trained["usual_um"]
     enlarged = enlargement(own_um, usual_um)
@@ -93,4 +94,6 @@ def find_enlargement(
         log.info("slide %s: %s: it sees the slide %.2f times as large", store.slide, said, enlarged)
         if abs(own_um * enlarged / usual_um - 1) > 1e-6:
             log.warning("slide %s: %s, too far apart to be made alike: check its mpp", store.slide, said)
+    else:
+        log.info("slide %s: seen as large as it is; too few glomeruli (%d) to tell their size", store.slide, len(found))
     return enlarged
