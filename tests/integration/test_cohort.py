@@ -190,14 +190,15 @@ def test_outlines_come_back_with_their_grades(results):
             assert each["properties"]["measurements"]["Sclerosis axis"] == row["sclerosis_axis"]
 
 
-def test_anndata_holds_the_table_and_every_vector(results):
+def test_anndata_holds_the_table_and_every_vector(results, cohort):
     table, data = pd.read_csv(results / "glomeruli.csv"), anndata.read_h5ad(results / "glomeruli.h5ad")
     assert data.obs_names.tolist() == table["glomerulus"].tolist()
     assert np.allclose(data[:, "contrast"].X[:, 0], table["contrast"])
     assert data.obs["grade"].astype(int).tolist() == table["grade"].tolist()
     assert set(data.obs["site"]) == {"lab_a", "lab_b"}
-    # of split `predict` there are only those taken for glomeruli on b05, which has none
-    assert set(data.obs["split"]) - {"predict"} == {"train", "val", "test"}
+    splits = pd.read_csv(cohort / "first.tsv", sep="\t").set_index("slide")["split"]
+    assert data.obs["split"].tolist() == splits[table["slide"]].tolist()
+    assert set(data.obs["split"]) >= {"train", "val", "test"}
     own = np.load(results / "embeddings" / "autoencoder" / "a02.npz")
     assert np.array_equal(data[own["glomerulus"].tolist()].obsm["X_autoencoder"], own["vectors"])
     assert data.obsm["X_efficientnet_umap"].shape[0] == len(table) and len(data.obsm) == 2 + 2 * 4 + 1

@@ -24,7 +24,7 @@ def outlined_um(store: PatchStore) -> float | None:
 def typical_um(diameters_um: Sequence[float]) -> float | None:
     """The diameter (um) that half of a slide's glomeruli, by area, exceed; None where they are too few to tell.
 
-    By area, because what a segmenter takes for glomeruli without right is mostly small, and scars are.
+    By area, because scars are small, and so is most of what a segmenter takes for glomeruli without right.
     """
     if len(diameters_um) < _ENOUGH:
         return None
