@@ -182,7 +182,12 @@ def label_rows(name):
 def starts():
     """What each segmenter was trained from, in words, so that no score is compared without it."""
     words = {"none": "from scratch", "torchvision": "ImageNet", "package": "ImageNet"}
-    own = {name: config["segmentation"]["networks"][name].get("weights", "none") for name in SEGMENTERS}
+    networks = {name: config["segmentation"]["networks"][name] for name in SEGMENTERS}
+    # a plain encoder has no weights to start from, whatever `weights` says of the others
+    own = {
+        name: "none" if each.get("encoder") == "plain" else each.get("weights", "none")
+        for name, each in networks.items()
+    }
     return {name: PRETRAINED.get(name) or words.get(weights, weights) for name, weights in own.items()}
 
 

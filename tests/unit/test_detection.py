@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from shapely.geometry import Point, shape
 from skimage.registration import phase_cross_correlation
 
+from glomerulearn import inference
 from glomerulearn.export import write_detections
 from glomerulearn.glomeruli import TABLE_COLUMNS, find_glomeruli, measure_glomeruli, polygons
 from glomerulearn.glomerulus_table import collect_glomeruli
@@ -62,6 +63,15 @@ class Coarse(torch.nn.Module):
         dark = (smooth < 0.3).float()
         found = 20 * pool(-pool(-dark, 17, stride=1, padding=8), 17, stride=1, padding=8) - 10
         return torch.cat([-found, found], 1)
+
+
+@pytest.mark.parametrize(("card", "asked"), [({"settings": {"precision": "float32"}}, "float32"), ({}, "auto")])
+def test_slides_are_seen_in_the_precision_of_training(small_store, monkeypatch, card, asked):
+    seen = []
+    real = inference.autocast
+    monkeypatch.setattr(inference, "autocast", lambda *how: seen.append(how[0]) or real(*how))
+    infer_slide(Darkness(), {"mpp": 2.0} | card, PatchStore(small_store), SETTINGS, CPU)
+    assert set(seen) == {asked}
 
 
 def test_zooms_are_averaged(small_store):

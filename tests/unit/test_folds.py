@@ -46,6 +46,17 @@ def test_where_all_val_slides_are_held_out_others_take_their_place():
     assert fold.val == ("B0", "B5") and len(fold.train) == 4
 
 
+def test_no_patient_is_trained_on_and_chosen_by():
+    rows = {"A0": {"site": "A", "patient": "", "split": "val"}} | {
+        f"B{n}": {"site": "B", "patient": f"P{n % 4}", "split": "train"} for n in range(8)
+    }
+    folds = make_folds(rows, "slide", None)
+    for fold in folds:
+        assert not {rows[name]["patient"] for name in fold.train} & {rows[name]["patient"] for name in fold.val}
+    fold = next(fold for fold in folds if fold.held_groups == ("A0",))
+    assert fold.val == ("B0", "B4") and fold.train == ("B1", "B2", "B3", "B5", "B6", "B7")
+
+
 def test_what_cannot_be_folded_is_named():
     with pytest.raises(InputError, match="5 folds of 2 different values in column 'site'"):
         make_folds(sheet(A=3, B=2), "site", 5)

@@ -98,6 +98,19 @@ def test_local_weights_are_loaded_and_checked(tmp_path):
         load_encoder_weights(torchvision.models.vgg19(), "vgg19", str(tmp_path / "r.pth"))
 
 
+@pytest.mark.parametrize("name", ["unet", "deeplabv3plus"])
+def test_segmenters_start_from_a_resnet_of_a_file(name, tmp_path):
+    torch.manual_seed(5)
+    resnet = torchvision.models.resnet18().eval()
+    torch.save(resnet.state_dict(), tmp_path / "r.pth")
+    model = build_segmenter(name, {"encoder": "resnet18", "weights": str(tmp_path / "r.pth")})
+    assert torch.equal(model.encoder.get_submodule("layer1.0").conv1.weight, resnet.layer1[0].conv1.weight)
+    other = {key: value for key, value in resnet.state_dict().items() if not key.startswith("layer4")}
+    torch.save(other, tmp_path / "less.pth")
+    with pytest.raises(InputError, match=r"lack \d+ tensors of resnet18"):
+        build_segmenter(name, {"encoder": "resnet18", "weights": str(tmp_path / "less.pth")})
+
+
 def test_segnet_starts_from_vgg(tmp_path):
     torch.manual_seed(2)
     vgg = torchvision.models.vgg16_bn().eval()

@@ -2,12 +2,14 @@
 
 import multiprocessing
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from conftest import ROOT, TILING
 from glomerulearn import stores
 from glomerulearn.errors import InputError
 from glomerulearn.patches import PatchStore
+from glomerulearn.running import logged
 from glomerulearn.tiling import tile_slide
 
 
@@ -160,3 +163,17 @@ def test_threads_change_nothing(small_slide, store, tmp_path):
     one, three = PatchStore(store), PatchStore(target)
     assert np.array_equal(one.grid, three.grid)
     assert np.array_equal(one.window(0, 0, *one.canvas), three.window(0, 0, *one.canvas))
+
+
+def test_a_job_opens_more_slides_than_the_usual_limit(small_store, tmp_path):
+    """And where even that is too few, the file is not called damaged."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    low = len(list(Path("/proc/self/fd").iterdir())) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (low, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"small\.zarr\.zip: cannot be read .*Too many open files"):
+            [PatchStore(small_store) for _ in range(20)]
+        with logged(str(tmp_path / "log")):
+            assert len([PatchStore(small_store) for _ in range(20)]) == 20
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import OUTLINES
 from safetensors.torch import load_file
 from scipy.ndimage import binary_dilation
 from skimage.segmentation import find_boundaries
@@ -23,7 +24,9 @@ from glomerulearn.losses import boundary_loss, deep_loss, glomerulus_weights, se
 from glomerulearn.models import load_segmenter
 from glomerulearn.multi_gpu import run_together
 from glomerulearn.patches import PatchStore
+from glomerulearn.running import logged
 from glomerulearn.sampling import EpochSampler, RandomWindows, glomerulus_centres
+from glomerulearn.slide_outlines import read_slide_outlines
 from glomerulearn.training import train_segmenter
 
 AUGMENTATION = {
@@ -48,13 +51,14 @@ def test_loss_by_hand():
 
 
 def test_deeper_outputs_count_half():
-    """What a layer at half the size says is judged by every second label."""
-    labels = torch.zeros(1, 4, 4, dtype=torch.int64)
-    labels[0, :2, :2] = 1
-    output, side = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
+    """What a layer at a quarter of the size says is judged by the label in the middle of each of its pixels."""
+    labels = torch.zeros(1, 8, 8, dtype=torch.int64)
+    labels[0, 1:3, 1:3] = 1  # the middle of the first pixel, not its corner
+    output, side = torch.randn(1, 2, 8, 8), torch.randn(1, 2, 2, 2)
     own = segmentation_loss(output, labels)
-    expected = own + 0.5 * boundary_loss(output, labels) + 0.5 * segmentation_loss(side, labels[:, ::2, ::2])
-    alike = torch.ones(1, 4, 4)
+    coarse = torch.tensor([[[1, 0], [0, 0]]])
+    expected = own + 0.5 * boundary_loss(output, labels) + 0.5 * segmentation_loss(side, coarse)
+    alike = torch.ones(1, 8, 8)
     loss, reported = deep_loss([output, side], labels, alike)
     assert loss.item() == pytest.approx(expected.item()) and reported.item() == pytest.approx(own.item())
     alone = own + 0.5 * boundary_loss(output, labels)
@@ -241,6 +245,46 @@ def test_two_processes_train_one_network(small, tmp_path):
     assert (tmp_path / "log").read_text().count("epoch 3 of 3") == 1
     shares = [set(EpochSampler(9, rank, 2)) for rank in (0, 1)]
     assert shares == [{0, 2, 4, 6}, {1, 3, 5, 7}]
+
+
+def test_what_stops_processes_together_is_said_once_and_keeps_their_log(small, tmp_path):
+    """The first process's log is kept, and the error is the user's, not the launcher's."""
+    settings = SETTINGS | {"network": NETWORKS["unet"]}
+    unlabelled = (small[0], None)
+    task = {"name": "unet", "train": [unlabelled], "val": [small], "settings": settings, "folder": tmp_path}
+    log = tmp_path / "log"
+    with pytest.raises(SystemExit, match="Error: no usable slide with outlines in split `train`"), logged(str(log)):
+        run_together(2, train_segmenter, task, backend="gloo", log_file=str(log))
+    said = log.read_text()
+    assert said.count("train slide small is left out: no outlines") == 1
+    assert said.count("ERROR") == 1 and "Traceback" not in said
+
+
+def test_slides_to_watch_must_show_a_glomerulus(small, small_slide, tmp_path):
+    """On val slides without any a network that finds nothing would be the best."""
+    empty = tmp_path / "empty.geojson"
+    empty.write_text('{"type": "FeatureCollection", "features": []}')
+    read_slide_outlines("small", small_slide[0], empty, None, OUTLINES, tmp_path / "read.geojson")
+    with pytest.raises(InputError, match="the val slides hold not one outlined glomerulus"):
+        train_segmenter(
+            "unet", [small], [(small[0], tmp_path / "read.geojson")], SETTINGS | {"network": NETWORKS["unet"]}, tmp_path
+        )
+
+
+def test_another_number_of_processes_starts_afresh(small, monkeypatch):
+    """An epoch has other steps then, and its learning rates would not fit."""
+    alone = training.work_digest(["unet"], [small[0]])
+    assert alone == training.work_digest(["unet"], [small[0]])
+    monkeypatch.setattr(training, "place", lambda: (0, 2))
+    assert alone != training.work_digest(["unet"], [small[0]])
+
+
+def test_a_last_batch_of_one_window_is_left_out(small):
+    """DeepLabV3+ normalises over whole windows, and one alone has no spread."""
+    network = {"encoder": "resnet18"}
+    settings = SETTINGS | {"network": network, "batch": 2, "windows_per_epoch": 3, "epochs": 1}
+    trainer = training.segmenter_trainer("deeplabv3plus", [small], settings, torch.device("cpu"))
+    assert len(trainer.loader) == 1 and np.isfinite(trainer.run_epoch(1))
 
 
 def test_compiled_on_request(small, monkeypatch):

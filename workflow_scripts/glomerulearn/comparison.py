@@ -90,7 +90,7 @@ def score_segmenter(segmenter: str, split: str, slides: Sequence[tuple[Path, Pat
         mask, patches = MaskStore(mask_path), PatchStore(*slide)
         labels = patches.labels
         if not (mask.usable and patches.usable and patches.annotated):
-            log.warning("slide %s cannot be scored: %s", patches.slide, patches.attributes.get("reason"))
+            log.warning("slide %s cannot be scored: %s", patches.slide, patches.why_unscored)
             continue
         tally = score_slide(mask, patches, polygons(mask.instances, patches.scale))
         rows.append(_score_row(segmenter, patches.slide, split, tally, labels))

@@ -9,7 +9,6 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
-from glomerulearn.errors import InputError
 from glomerulearn.extractors import pretrained_network
 from glomerulearn.models import autocast, save_model
 from glomerulearn.preparation import MEAN, STD
@@ -29,7 +28,8 @@ def fine_tune(
 
     train, val: of each slide its patch store and its outlines. settings: as `pretrained_network`; `window_px` (at the patches'
     mpp), `size_px` that windows are brought to, `epochs`, `windows_per_epoch`, `batch`, `learning_rate`; `normalise` and
-    `augmentation` as for segmenters. Returns: the model's facts. Raises: InputError where no train slide has a glomerulus.
+    `augmentation` as for segmenters. Returns: the model's facts. Raises: InputError where no train slide, or no val slide,
+    has a glomerulus.
     """
     torch.set_num_threads(threads)
     network, start = pretrained_network(name, settings)
@@ -80,10 +80,6 @@ class _Batches:
     def __init__(self, split: str, slides: Sequence[Slide], length: int, settings: Mapping):
         slides = usable(slides, split)
         self.windows = RandomWindows(slides, settings["window_px"], length, settings | _DRAW, settings["seed"])
-        if not self.windows.by_label:
-            raise InputError(
-                f"the {split} slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
-            )
         self.batch, self.size = settings["batch"], settings["size_px"]
 
     def __len__(self) -> int:

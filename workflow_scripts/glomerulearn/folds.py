@@ -22,7 +22,8 @@ def make_folds(rows: Mapping[str, Mapping], group: str, count: int | None) -> li
 
     rows: outlined slides, name -> row of the sheet. count: number of folds; None = one per group. Groups go to the fold
     with the fewest slides, the largest first, so that the same sheet gives the same folds. The epoch is chosen by the
-    sheet's `val` slides that are not held out, or, where all are, by every fifth of the rest.
+    sheet's `val` slides that are not held out, or, where all are, by every fifth of the other patients (slides, where the
+    sheet names no patient).
     Raises: InputError when a slide has no group, or there are fewer groups than two, or than folds.
     """
     members = defaultdict(list)
@@ -50,7 +51,12 @@ def _fold(rows: Mapping[str, Mapping], members: Mapping[str, Sequence[str]], val
     # a patient with slides in two groups is unseen only if all of them are
     patients = {rows[name]["patient"] for name in out} - {""}
     rest = [name for name in rows if name not in out and rows[name]["patient"] not in patients]
-    val = [name for name in rest if rows[name]["split"] == "val"] or rest[::5]
+    val = [name for name in rest if rows[name]["split"] == "val"]
+    if not val:
+        # no patient in both, so that the epoch is chosen by what is unseen
+        patient = {name: (rows[name]["patient"], "" if rows[name]["patient"] else name) for name in rest}
+        chosen = set(list(dict.fromkeys(patient.values()))[::5])
+        val = [name for name in rest if patient[name] in chosen]
     train = [name for name in rest if name not in val]
     if not train or not val:
         raise InputError(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from glomerulearn.errors import InputError
-from glomerulearn.models import autocast
+from glomerulearn.models import autocast, precision_of
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import tissue_windows, to_tensor
 
@@ -41,11 +41,13 @@ def infer_slide(
     width, height = store.canvas
     probability = np.zeros((height, width), np.float32)
     for zoom in settings["zooms"]:
-        probability += _stitched(model, store, settings, zoom * enlarged, device, progress)
+        probability += _stitched(model, store, settings, zoom * enlarged, device, precision_of(facts), progress)
     return np.round(probability * (255 / len(settings["zooms"]))).astype(np.uint8)
 
 
-def _stitched(model: nn.Module, store: PatchStore, settings: Mapping, zoom: float, device, progress) -> np.ndarray:
+def _stitched(
+    model: nn.Module, store: PatchStore, settings: Mapping, zoom: float, device, precision: str, progress
+) -> np.ndarray:
     """Probability of glomerulus as seen at one zoom: float32 (height, width)."""
     size, overlap = window_in_store_px(settings, zoom)
     width, height = store.canvas
@@ -57,10 +59,8 @@ def _stitched(model: nn.Module, store: PatchStore, settings: Mapping, zoom: floa
     for start in progress(starts):
         places = windows[start : start + settings["batch"]]
         images = to_tensor(np.stack([store.window(x, y, size, size) for x, y in places]))
-        probabilities = (
-            predict_enlarged(model, images.to(device), settings["window_px"], settings["flips"]).cpu().numpy()
-        )
-        for (x, y), probability in zip(places, probabilities, strict=True):
+        seen = predict_enlarged(model, images.to(device), settings["window_px"], settings["flips"], precision)
+        for (x, y), probability in zip(places, seen.cpu().numpy(), strict=True):
             top, left = max(y, 0), max(x, 0)
             bottom, right = min(y + size, height), min(x + size, width)
             inside = slice(top - y, bottom - y), slice(left - x, right - x)
@@ -74,23 +74,28 @@ def window_in_store_px(settings: Mapping, zoom: float) -> tuple[int, int]:
     return round(settings["window_px"] / zoom), round(settings["overlap_px"] / zoom)
 
 
-def predict_enlarged(model: nn.Module, images: torch.Tensor, size_px: int, flips: bool) -> torch.Tensor:
+def predict_enlarged(
+    model: nn.Module, images: torch.Tensor, size_px: int, flips: bool, precision: str = "auto"
+) -> torch.Tensor:
     """As `predict`, but of the images made `size_px` wide; probabilities have the size that the images had."""
     side = images.shape[-1]
     if side == size_px:
-        return predict(model, images, flips)
+        return predict(model, images, flips, precision)
     resized = nn.functional.interpolate(images, (size_px, size_px), mode="bicubic", antialias=side > size_px)
-    probability = predict(model, resized.clamp_(-1, 1), flips)[:, None]
+    probability = predict(model, resized.clamp_(-1, 1), flips, precision)[:, None]
     return nn.functional.interpolate(probability, (side, side), mode="bilinear", antialias=True)[:, 0]
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: torch.Tensor, flips: bool) -> torch.Tensor:
-    """Probability of glomerulus (N, h, w) for images (N, 3, h, w); with `flips`, the mean over four mirror images."""
+def predict(model: nn.Module, images: torch.Tensor, flips: bool, precision: str = "auto") -> torch.Tensor:
+    """Probability of glomerulus (N, h, w) for images (N, 3, h, w); with `flips`, the mean over four mirror images.
+
+    precision: as `autocast`'s.
+    """
     mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
     result = 0
     for axes in mirrors:
-        with autocast("auto", images.device):
+        with autocast(precision, images.device):
             logits = model(images.flip(axes).contiguous(memory_format=torch.channels_last))
         result = result + (1 - logits.float().softmax(1)[:, :1]).flip(axes)
     return result[:, 0] / len(mirrors)

@@ -20,7 +20,7 @@ def check_leaks(
     splits: slide -> (split, patient; "" = unknown). models: model cards of segmenters that were trained elsewhere. Two
     slides are one when their files have the same size and the same first megabyte, whatever they are called.
     Raises: InputError naming the slides when one file or one patient stands in two splits, or when a segmenter that comes
-    from elsewhere was trained on a test slide.
+    from elsewhere was trained on a val or test slide, or its epoch chosen by a test slide.
     """
     rows = []
     for path in patches:
@@ -41,11 +41,14 @@ def check_leaks(
                 )
     for path in models:
         card = json.loads(Path(path).read_text())
+        seen = {"val": set(card["known"]["files"])}
+        # cards of before do not say what their epoch was chosen by
+        seen["test"] = seen["val"] | set(card["known"].get("val_files", []))
         for row in rows:
-            if row["split"] == "test" and row["file"] in card["known"]["files"]:
+            if row["file"] in seen.get(row["split"], ()):
                 raise InputError(
-                    f"leak: slide {row['slide']!r} has split test, but {card['pretrained']} (config key `pretrained`) was "
-                    "trained on the same file; its score would be about what the network has seen. Give the slide split "
-                    "train or predict"
+                    f"leak: slide {row['slide']!r} has split {row['split']}, but {card['pretrained']} (config key "
+                    "`pretrained`) was trained on or chosen by the same file; its score would be about what the network has "
+                    "seen. Give the slide split train or predict"
                 )
     pd.DataFrame(rows, columns=["slide", "split", "patient", "file"]).to_csv(target, sep="\t", index=False)

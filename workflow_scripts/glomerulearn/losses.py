@@ -100,4 +100,4 @@ def _widen(areas: torch.Tensor, side_px: int) -> torch.Tensor:
 
 
 def _shrink(values: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    return nn.functional.interpolate(values[:, None].float(), size=tuple(size), mode="nearest")[:, 0]
+    return nn.functional.interpolate(values[:, None].float(), size=tuple(size), mode="nearest-exact")[:, 0]

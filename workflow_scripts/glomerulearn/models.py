@@ -35,6 +35,11 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     )
 
 
+def precision_of(facts: Mapping) -> str:
+    """The precision that a network was trained in, and is to see slides in; `auto` where its card does not say."""
+    return facts.get("settings", {}).get("precision", "auto")
+
+
 @cache
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from glomerulearn.errors import InputError
 from glomerulearn.running import LOG_FORMAT
 
 
@@ -32,11 +34,19 @@ def run_together(
     """Call `work(**arguments, device=...)` in `count` processes, one per GPU (backend `nccl`) or on the CPU (`gloo`).
 
     work: a function of a module, which other processes can import. log_file: where the first process's log goes.
+    Raises: the InputError that a process raised; of anything else the launcher's own error.
     """
     launch = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
     )
-    elastic_launch(launch, _member)(work, arguments, backend, log_file)
+    try:
+        elastic_launch(launch, _member)(work, arguments, backend, log_file)
+    except ChildFailedError as error:
+        said = error.get_first_failure()[1].message  # text where the process was killed, else what it raised
+        kind, _, message = (said if isinstance(said, str) else said["message"]).partition(": ")
+        if kind == InputError.__name__:
+            raise InputError(message) from error
+        raise
 
 
 def _member(work: Callable, arguments: dict, backend: str, log_file: str | None) -> None:

@@ -92,7 +92,16 @@ def _fill(canvas: np.ndarray, polygon: Polygon, value: int, scale: float, x: flo
     # pixel i covers [i, i+1) and cv2 puts its centre at i, hence the half pixel
     rings = [polygon.exterior, *polygon.interiors]
     corners = [np.asarray(ring.coords)[:, :2] / scale - (x + 0.5, y + 0.5) for ring in rings]
-    fixed = [np.round(points * (1 << _SUBPIXEL_BITS)).astype(np.int32) for points in corners]
+    # nothing changes outside of a box of the canvas
+    limits = canvas.shape[1], canvas.shape[0]
+    (left, top), (right, bottom) = (
+        np.clip(np.floor(corner), 0, limits).astype(int)
+        for corner in (corners[0].min(axis=0) - _MARGIN, corners[0].max(axis=0) + 1 + _MARGIN)
+    )
+    canvas, x, y = canvas[top:bottom, left:right], x + left, y + top
+    if not canvas.size:
+        return
+    fixed = [np.round((points - (left, top)) * (1 << _SUBPIXEL_BITS)).astype(np.int32) for points in corners]
     # fillPoly also paints every pixel that its border touches, which would add half a pixel all round
     mask, border = np.zeros_like(canvas), np.zeros_like(canvas)
     cv2.fillPoly(mask, fixed, 1, shift=_SUBPIXEL_BITS)

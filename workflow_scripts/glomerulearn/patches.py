@@ -40,6 +40,7 @@ class PatchStore(stores.StoreReader):
         read = SlideOutlines(truth) if truth else None
         self.annotated: bool = read is not None and read.usable
         self.outlines: list[Outline] = read.outlines if read else []
+        self._outlines_reason: str = (read.facts["outlines_reason"] if read else "") or "no outlines"
         self.labels: list[str] = read.labels if read else []
         self._cache: OrderedDict = OrderedDict()
         self._cache_patches = cache_patches
@@ -53,6 +54,11 @@ class PatchStore(stores.StoreReader):
         ok = self.read("ok")
         self.grid = self.read("grid")[ok]
         self._index = {tuple(cell): i for cell, i in zip(self.grid.tolist(), np.flatnonzero(ok), strict=True)}
+
+    @property
+    def why_unscored(self) -> str:
+        """Why a slide can be neither trained nor scored on, where it is not usable or not annotated."""
+        return self._outlines_reason if self.usable else self.attributes["reason"]
 
     @property
     def scale(self) -> float:

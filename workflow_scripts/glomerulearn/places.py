@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 MISTAKE, TISSUE = "taken for a glomerulus", "other tissue"  # kinds of places beside the labels of outlines
 _MISTAKE_OVERLAP = 0.1  # a region is a mistake when less of it is outlined
+_CACHE_PATCHES = 64  # of each slide: all are open together
 _TISSUE_PLACES = 40  # of each slide
-_MOST_PLACES = 1500  # of each kind, so that they fit into memory: 0.6 MB each
+_MOST_BYTES = 900_000_000  # of the places of each kind
 _WIDTH = 2  # sides of a window that are read around a place, for turning and zooming
 
 
@@ -49,7 +50,7 @@ def find_places(
     slides: patch stores and outlines; scans: slide -> its file; model, facts: the first look.
     settings: `zoom` and `window_px` of the second look, `batch`, `seed`.
     """
-    stores = [PatchStore(*slide, normalise=facts["normalise"]) for slide in slides]
+    stores = [PatchStore(*slide, _CACHE_PATCHES, facts["normalise"]) for slide in slides]
     enlarged = [enlargement(outlined_um(store), facts.get("usual_um")) for store in stores]
     by_kind = defaultdict(list)
     for number, store in enumerate(stores):
@@ -58,8 +59,9 @@ def find_places(
     log.info("places: %s", {kind: len(found) for kind, found in by_kind.items()})
     rng = np.random.default_rng(settings["seed"])
     wanted = defaultdict(list)
+    most = _MOST_BYTES // (4 * (_WIDTH * settings["window_px"]) ** 2)  # a pixel has three colours and a label
     for kind, found in by_kind.items():
-        for index in sorted(rng.permutation(len(found))[:_MOST_PLACES]):
+        for index in sorted(rng.permutation(len(found))[:most]):
             number, centre = found[index]
             wanted[number].append((kind, centre))
     return [

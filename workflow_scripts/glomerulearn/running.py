@@ -1,10 +1,12 @@
 """How a step runs as a job: where its log goes, how it shows progress."""
 
 import logging
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -15,8 +17,14 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 @contextmanager
 def logged(path: str) -> Iterator[None]:
-    """Send logging, warnings and the traceback of whatever goes wrong in the block to the file `path`."""
-    handler = logging.FileHandler(path, mode="w")
+    """Send logging, warnings and the traceback of whatever goes wrong in the block to the file `path`.
+
+    A training keeps the files of all its slides open, so the job may open as many as the system lets it.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    Path(path).write_text("")
+    handler = logging.FileHandler(path)  # appends, as the processes of a training on several GPUs do
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
     root.addHandler(handler)

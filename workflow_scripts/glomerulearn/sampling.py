@@ -17,6 +17,8 @@ from glomerulearn.typical_size import enlargement, outlined_um, usual_um
 
 log = logging.getLogger(__name__)
 
+_CACHE_PATCHES = 64  # of each slide that is watched: all are open together
+
 Slide = tuple[Path, Path]  # its patch store and its outlines
 
 
@@ -31,22 +33,28 @@ def paired(patches: Sequence[Path], outlines: Sequence[Path]) -> list[Slide]:
 
 
 def usable(slides: Sequence[Slide], split: str) -> list[Slide]:
-    """The slides that have patches and outlines; the others are named in the log."""
-    kept = []
+    """The slides that have patches and outlines; the others are named in the log.
+
+    Raises: InputError when there is none, or no glomerulus on any of them: then finding nothing would be right.
+    """
+    kept, outlined = [], 0
     for slide in slides:
         store = PatchStore(*slide)
         if store.usable and store.annotated:
             kept.append(slide)
+            outlined += len(store.outlines)
             if store.untiled:
                 log.warning("slide %s: %d outlined glomeruli lie where no tissue was found", store.slide, store.untiled)
         else:
-            log.warning(
-                "%s slide %s is left out: %s", split, store.slide, store.attributes.get("reason") or "no outlines"
-            )
+            log.warning("%s slide %s is left out: %s", split, store.slide, store.why_unscored)
     if not kept:
         raise InputError(
             f"no usable slide with outlines in split `{split}` ({len(slides)} in the sheet); see results/qc/slides.tsv, "
             f"and give at least one slide `split` = {split} and an `annotation` in the slide sheet"
+        )
+    if not outlined:
+        raise InputError(
+            f"the {split} slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
         )
     return kept
 
@@ -158,7 +166,7 @@ class GridWindows(Dataset):
         self.labelled = labelled
         self.items = []
         for slide in slides:
-            store = PatchStore(*slide, normalise=normalise)
+            store = PatchStore(*slide, _CACHE_PATCHES, normalise)
             side = round(store.patch_size / enlargement(outlined_um(store), usual_um))
             self.items += [(store, x, y, side) for x, y in tissue_windows(store, side, side)]
 

@@ -16,6 +16,7 @@ from torch import nn
 from glomerulearn.errors import DamagedRegion
 from glomerulearn.glomeruli import find_glomeruli
 from glomerulearn.inference import predict, ramp
+from glomerulearn.models import precision_of
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import to_tensor
 from glomerulearn.slides import Slide
@@ -62,7 +63,8 @@ def look_again(
     """What both looks say of a slide, the mean of their log-odds: uint8 (h, w); where no second one was taken, the first.
 
     probability: uint8 (h, w), what the first look says. facts: of the second: `zoom` (how many times finer than the store
-    its windows are) and `window_px`. settings: of the detection: `window_px`, `batch`, `flips`. enlarged: as `infer_slide`'s.
+    its windows are), `window_px` and `settings`, those of its training. settings: of the detection: `window_px`, `batch`,
+    `flips`. enlarged: as `infer_slide`'s.
     A window that cannot be read is left as the first look saw it, and the log says so.
     """
     size = facts["window_px"]
@@ -72,13 +74,14 @@ def look_again(
     kernel = ramp(side, side // 4)
     regions = candidates(probability, store.mpp)
     corners = [corner for region in regions for corner in window_corners(region.bbox, side)]
+    precision = precision_of(facts)
     at_once = max(1, settings["batch"] * settings["window_px"] ** 2 // size**2)
     for start in progress(range(0, len(corners), at_once)):
         readable, images = _read(slide, store, corners[start : start + at_once], size, zoom)
         if not images:
             continue
-        seen = predict(model, to_tensor(np.stack(images)).to(device), settings["flips"]).cpu().numpy()
-        for (left, top), fine in zip(readable, seen, strict=True):
+        seen = predict(model, to_tensor(np.stack(images)).to(device), settings["flips"], precision)
+        for (left, top), fine in zip(readable, seen.cpu().numpy(), strict=True):
             coarse = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
             rows, columns = (slice(max(start, 0), max(start + side, 0)) for start in (top, left))
             height, width = total[rows, columns].shape  # less where the window reaches beyond the slide

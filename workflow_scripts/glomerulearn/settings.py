@@ -45,6 +45,19 @@ def check_config(config: Mapping, schema: str | Path) -> None:
     ):
         if low > high:
             raise InputError(f"config key `{key}`: found [{low}, {high}]; give the lowest first")
+    segmentation = config["segmentation"]
+    if "deeplabv3plus" in segmentation["segmenters"] and segmentation["batch"] == 1:
+        raise InputError("config key `segmentation: batch`: found 1, too few for deeplabv3plus; give at least 2")
+    segnet = segmentation["networks"]["segnet"]
+    if (
+        "segnet" in segmentation["segmenters"]
+        and segnet.get("weights") == "torchvision"
+        and segnet.get("width", 1) != 1
+    ):
+        raise InputError(
+            f"config key `segmentation: networks: segnet: width`: found {segnet['width']}, but `weights: torchvision` are of "
+            "VGG's full width; give 1"
+        )
     embedding = config["embedding"]
     known = [*EXTRACTORS, *embedding["networks"]]
     for name in embedding["extractors"]:

@@ -164,6 +164,8 @@ class StoreReader:
                 self._file = self.path.open("rb")
                 self._group = zarr.open_group(zarr.storage.ZipStore(self.path, mode="r"), mode="r")
                 self.attributes = dict(self._group.attrs)
+            except OSError as error:  # the file may be as good as ever
+                raise InputError(f"{self.path}: cannot be read ({error}); mend that and run again") from error
             except Exception as error:  # zipfile and zarr raise anything on damaged bytes
                 raise InputError(f"{self.path}: no readable store ({error}); delete it and run again") from error
             self._images, self._pid = {}, os.getpid()

@@ -18,8 +18,8 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from glomerulearn.errors import InputError
-from glomerulearn.familiarity import data_digest, known_slides
+from glomerulearn.code_digest import code_digest
+from glomerulearn.familiarity import data_digest, file_of, known_slides
 from glomerulearn.losses import deep_loss, glomerulus_weights, segmentation_loss
 from glomerulearn.models import autocast, save_model
 from glomerulearn.multi_gpu import as_leader_says, place
@@ -58,6 +58,8 @@ class Trainer:
             num_workers=settings["workers"],
             persistent_workers=settings["workers"] > 0,
             pin_memory=device.type == "cuda",
+            # a batch of one window has no spread, which DeepLabV3+'s batch norm over whole windows needs
+            drop_last=len(self.sampler) % settings["batch"] == 1 and len(self.sampler) > 1,
             collate_fn=_collate_weighed,
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -113,7 +115,8 @@ def train_segmenter(
     `tell_labels` (labels are classes of their own), `precision` (auto | float32 | bfloat16), `compile` (through
     torch.compile), `workers`, `seed`.
     licence: under which others may use the weights, for the model card.
-    An interrupted run goes on from its last epoch when settings and data are the same, else starts afresh.
+    An interrupted run goes on from its last epoch when settings, data, code and the number of GPUs are the same, else starts
+    afresh.
     Where several processes train together (`multi_gpu`), the first one watches, writes and returns.
     Returns: the content of `model.json`. Raises: InputError when a split has no usable slide or no outline.
     """
@@ -134,18 +137,11 @@ def train_segmenter(
 
 
 def segmenter_trainer(name: str, train: Sequence[Slide], settings: Mapping, device: torch.device) -> Trainer:
-    """Segmenter `name`, from its start, with the windows of the slides `train`; arguments as `train_segmenter`'s.
-
-    Raises: InputError when no slide has an outlined glomerulus.
-    """
+    """Segmenter `name`, from its start, with the windows of the slides `train`; arguments as `train_segmenter`'s."""
     torch.manual_seed(settings["seed"])
     data = RandomWindows(
         train, settings["window_px"], settings["windows_per_epoch"], settings, settings["seed"], settings["tell_labels"]
     )
-    if not any(len(centres) for centres in data.glomeruli):
-        raise InputError(
-            "the train slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
-        )
     model = build_segmenter(name, settings["network"], 1 + len(classes_of(train, settings)))
     return Trainer(model, data, settings, device)
 
@@ -208,7 +204,7 @@ def best_row(state: Mapping) -> dict:
 
 def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[Slide], val: Sequence[Slide]) -> dict:
     """What it takes to rebuild a network and to know where it may be used: architecture, data, resolution, versions."""
-    stores = [PatchStore(*slide) for slide in train]
+    stores, watched = ([PatchStore(*slide) for slide in slides] for slides in (train, val))
     return {
         "segmenter": name,
         "network": dict(settings["network"]),
@@ -218,10 +214,10 @@ def model_card(name: str, settings: Mapping, trainer: Trainer, train: Sequence[S
         "usual_um": trainer.data.usual_um,
         "classes": classes_of(train, settings),
         "train": [store.slide for store in stores],
-        "val": [PatchStore(*slide).slide for slide in val],
+        "val": [store.slide for store in watched],
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "known": known_slides(stores),
-        "data": data_digest([*stores, *(PatchStore(*slide) for slide in val)]),
+        "known": known_slides(stores) | {"val_files": [file_of(store.attributes) for store in watched]},
+        "data": data_digest([*stores, *watched]),
         "versions": {name: version(name) for name in ("torch", "torchvision")} | {"python": platform.python_version()},
     }
 
@@ -260,9 +256,11 @@ def _floating(model: nn.Module) -> list[torch.Tensor]:
 
 
 def work_digest(settings: Sequence, files: Sequence[Path]) -> str:
-    """What a resume file must have been made from: settings that JSON holds, and files as they are now."""
+    """What a resume file must have been made from: settings that JSON holds, files as they are now, this code, and as many
+    processes, whose number decides how many steps an epoch has."""
     stated = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in map(Path, files)]
-    return hashlib.sha256(json.dumps([*settings, stated], sort_keys=True).encode()).hexdigest()
+    code = code_digest(Path(__file__), Path(__file__).parent)
+    return hashlib.sha256(json.dumps([*settings, stated, code, place()[1]], sort_keys=True).encode()).hexdigest()
 
 
 def _save_resume(path: Path, digest: str, parts: Mapping, state: Mapping) -> None:
@@ -281,7 +279,7 @@ def _resume(path: Path, digest: str, parts: Mapping, state: dict) -> None:
         log.warning("%s: not readable (%s); training starts afresh", path, error)
         return
     if saved["digest"] != digest:
-        log.warning("%s: made with other settings or data; training starts afresh", path)
+        log.warning("%s: made with other settings, data, GPUs or code; training starts afresh", path)
         return
     for key, part in parts.items():
         part.load_state_dict(saved[key])

@@ -1,1 +1,1 @@
-"""The networks: two segmenters and the autoencoder."""
+"""The networks: segmenters, and those that learn from a cohort's crops."""

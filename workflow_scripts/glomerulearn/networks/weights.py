@@ -47,10 +47,11 @@ def load_encoder_weights(model: nn.Module, name: str, weights: str, sha256: str 
     else:
         state = _from_torchvision(name) if weights == "torchvision" else read_state_dict(weights, sha256)
     try:
-        missing, _ = model.load_state_dict(state, strict=False)
+        model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise InputError(f"weights {weights!r} do not fit {name}: {error}") from error
     # a file without the classifier is as good: only the features are used
+    missing = [key for key in model.state_dict() if key not in state]  # not every network says so itself
     lost = [key for key in missing if not key.startswith(_CLASSIFIERS) and "num_batches" not in key]
     if lost:
         raise InputError(f"weights {weights!r} lack {len(lost)} tensors of {name}, e.g. {lost[0]!r}; wrong model?")
