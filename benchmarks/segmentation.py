@@ -30,7 +30,7 @@ from glomerulearn import synthetic
 from glomerulearn.detection import detect_glomeruli, find_enlargement
 from glomerulearn.inference import infer_slide, predict, window_in_store_px
 from glomerulearn.losses import deep_loss
-from glomerulearn.models import autocast, load_second_look, load_segmenter, pick_device, save_model
+from glomerulearn.models import autocast, load_second_look, load_segmenter, pick_device, precision_of, save_model
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import tissue_windows
@@ -173,7 +173,7 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
         for network, size, count, at_once, mirrored in looks:
             images = torch.randn(at_once, 3, size, size, device=device)
             for start in range(0, count, at_once):
-                predict(network, images[: count - start], mirrored)
+                predict(network, images[: count - start], mirrored, precision_of(facts))
 
     times = seconds({"whole": whole, "bare": bare}, rounds)
     return total / times["whole"], total / times["bare"]

@@ -50,7 +50,7 @@ def test_shipped_configurations_are_valid(preset):
         (["detection", "threshold"], 0.97, ["`detection: threshold`", "seed_threshold"]),
         (["detection", "seed_threshold"], 1, ["`detection: seed_threshold`", "less than 1"]),
         (["segmentation", "networks", "deeplabv3plus", "encoder"], "resnet99", ["`segmentation: networks", "resnet50"]),
-        (["segmentation", "networks", "segnet"], {"weights": "torchvision", "width": 0.25}, ["segnet: width`", "0.25"]),
+        (["segmentation", "networks", "segnet"], {"weights": "vgg.pth", "width": 0.25}, ["segnet: width`", "0.25"]),
         (["detection", "zooms"], [1, 0], ["`detection: zooms: 1`", "0.5 to 4"]),
         (["detection", "split_waist"], 0, ["`detection: split_waist`", "above 0"]),
         (["detection", "compare_on"], ["test"], ["`detection: compare_on`", "val"]),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,14 @@ def test_a_job_opens_more_slides_than_the_usual_limit(small_store, tmp_path):
     try:
         with pytest.raises(InputError, match=r"small\.zarr\.zip: cannot be read .*Too many open files"):
             [PatchStore(small_store) for _ in range(20)]
+        opened = PatchStore(small_store)
+        opened._pid = None  # as in another process
+        with ExitStack() as others:
+            with suppress(OSError):
+                while True:
+                    others.enter_context(small_store.open("rb"))
+            with pytest.raises(InputError, match=r"small\.zarr\.zip: cannot be read .*Too many open files.*run again$"):
+                opened.read("images", 0)
         with logged(str(tmp_path / "log")):
             assert len([PatchStore(small_store) for _ in range(20)]) == 20
     finally:

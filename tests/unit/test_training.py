@@ -275,6 +275,9 @@ def test_another_number_of_processes_starts_afresh(small, monkeypatch):
     """An epoch has other steps then, and its learning rates would not fit."""
     alone = training.work_digest(["unet"], [small[0]])
     assert alone == training.work_digest(["unet"], [small[0]])
+    assert alone != training.work_digest(
+        ["unet"], [small[0]], Path(training.__file__).with_name("second_look_training.py")
+    )
     monkeypatch.setattr(training, "place", lambda: (0, 2))
     assert alone != training.work_digest(["unet"], [small[0]])
 

@@ -60,6 +60,7 @@ def _fold(rows: Mapping[str, Mapping], members: Mapping[str, Sequence[str]], val
     train = [name for name in rest if name not in val]
     if not train or not val:
         raise InputError(
-            f"config key `cross_validate`: holding out {', '.join(values)} leaves too few slides to train on"
+            f"config key `cross_validate`: holding out {', '.join(values)} leaves too few slides, or slides of too few "
+            "patients, to train on and to choose the epoch by"
         )
     return Fold(tuple(values), tuple(train), tuple(val), tuple(out))

@@ -41,14 +41,17 @@ def check_leaks(
                 )
     for path in models:
         card = json.loads(Path(path).read_text())
-        seen = {"val": set(card["known"]["files"])}
-        # cards of before do not say what their epoch was chosen by
-        seen["test"] = seen["val"] | set(card["known"].get("val_files", []))
+        trained = set(card["known"]["files"])
+        chosen = set(card["known"].get("val_files", []))  # cards of before do not say
         for row in rows:
-            if row["file"] in seen.get(row["split"], ()):
-                raise InputError(
-                    f"leak: slide {row['slide']!r} has split {row['split']}, but {card['pretrained']} (config key "
-                    "`pretrained`) was trained on or chosen by the same file; its score would be about what the network has "
-                    "seen. Give the slide split train or predict"
-                )
+            if row["split"] in ("val", "test") and row["file"] in trained:
+                how, others = "was trained on", "train or predict"
+            elif row["split"] == "test" and row["file"] in chosen:
+                how, others = "was chosen by", "train, val or predict"
+            else:
+                continue
+            raise InputError(
+                f"leak: slide {row['slide']!r} has split {row['split']}, but {card['pretrained']} (config key `pretrained`) "
+                f"{how} the same file; its score would be about what the network has seen. Give the slide split {others}"
+            )
     pd.DataFrame(rows, columns=["slide", "split", "patient", "file"]).to_csv(target, sep="\t", index=False)

@@ -36,8 +36,8 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def precision_of(facts: Mapping) -> str:
-    """The precision that a network was trained in, and is to see slides in; `auto` where its card does not say."""
-    return facts.get("settings", {}).get("precision", "auto")
+    """The precision that a network is to see slides in: `float32` if it was trained so, else `auto`."""
+    return "float32" if facts.get("settings", {}).get("precision") == "float32" else "auto"
 
 
 @cache

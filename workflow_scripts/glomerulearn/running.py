@@ -5,7 +5,7 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,7 +22,8 @@ def logged(path: str) -> Iterator[None]:
     A training keeps the files of all its slides open, so the job may open as many as the system lets it.
     """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with suppress(ValueError, OSError):  # some systems call no limit what is none they can set
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     Path(path).write_text("")
     handler = logging.FileHandler(path)  # appends, as the processes of a training on several GPUs do
     handler.setFormatter(logging.Formatter(LOG_FORMAT))

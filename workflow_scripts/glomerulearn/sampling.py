@@ -42,7 +42,7 @@ def usable(slides: Sequence[Slide], split: str) -> list[Slide]:
         store = PatchStore(*slide)
         if store.usable and store.annotated:
             kept.append(slide)
-            outlined += len(store.outlines)
+            outlined += len(store.outlines) - store.untiled
             if store.untiled:
                 log.warning("slide %s: %d outlined glomeruli lie where no tissue was found", store.slide, store.untiled)
         else:
@@ -54,7 +54,8 @@ def usable(slides: Sequence[Slide], split: str) -> list[Slide]:
         )
     if not outlined:
         raise InputError(
-            f"the {split} slides hold not one outlined glomerulus; check `annotation` and `split` in the sheet"
+            f"the {split} slides hold not one outlined glomerulus where tissue was found; check `annotation` and `split` in the "
+            "sheet, or, in cross-validation, ask for fewer folds"
         )
     return kept
 

@@ -98,7 +98,7 @@ def train_second_look(
     train, val: as `train_segmenter`'s; scans: slide -> its file. settings: as `train_segmenter`'s, and `zoom`: how many times
     finer than the patches its windows are. Mistakes are looked for on the slides that the first look was trained on.
     A place that cannot be read is left out, and the log says so.
-    An interrupted run goes on from its last epoch. Returns: the content of `model.json`.
+    An interrupted run goes on as `train_segmenter`'s does. Returns: the content of `model.json`.
     Raises: InputError when a split has no usable slide, or a slide's file cannot be opened.
     """
     device = device or torch.device("cpu")
@@ -109,7 +109,7 @@ def train_second_look(
     trainer = second_look_trainer(model, facts, train, scans, settings, device)
     resume = Path(folder) / "resume.pt"
     files = [Path(first) / "model.safetensors", *(path for slide in (*train, *val) for path in slide)]
-    digest = work_digest([dict(settings)], files)
+    digest = work_digest([dict(settings)], files, Path(__file__))
     state = fit(f"{facts['segmenter']}, second look", trainer, watched, resume, digest, progress)
     weights = load_file(Path(first) / "model.safetensors")
     weights |= {SECOND_LOOK + key: value for key, value in state["best_state"].items()}

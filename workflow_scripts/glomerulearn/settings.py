@@ -46,17 +46,15 @@ def check_config(config: Mapping, schema: str | Path) -> None:
         if low > high:
             raise InputError(f"config key `{key}`: found [{low}, {high}]; give the lowest first")
     segmentation = config["segmentation"]
-    if "deeplabv3plus" in segmentation["segmenters"] and segmentation["batch"] == 1:
+    taken = set() if config["cross_validate"] else set(config["pretrained"])
+    trained = set(segmentation["segmenters"]) - taken
+    if "deeplabv3plus" in trained and segmentation["batch"] == 1:
         raise InputError("config key `segmentation: batch`: found 1, too few for deeplabv3plus; give at least 2")
     segnet = segmentation["networks"]["segnet"]
-    if (
-        "segnet" in segmentation["segmenters"]
-        and segnet.get("weights") == "torchvision"
-        and segnet.get("width", 1) != 1
-    ):
+    if "segnet" in trained and segnet.get("weights", "none") != "none" and segnet.get("width", 1) != 1:
         raise InputError(
-            f"config key `segmentation: networks: segnet: width`: found {segnet['width']}, but `weights: torchvision` are of "
-            "VGG's full width; give 1"
+            f"config key `segmentation: networks: segnet: width`: found {segnet['width']}, but `weights` are of VGG's full "
+            "width; give 1"
         )
     embedding = config["embedding"]
     known = [*EXTRACTORS, *embedding["networks"]]

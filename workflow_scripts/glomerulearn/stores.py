@@ -180,6 +180,10 @@ class StoreReader:
             if index is None:
                 return np.asarray(self.group[name][...])
             return self._image(name, index)
+        except InputError:  # in a process that opens the file for itself
+            raise
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error}); mend that and run again") from error
         except Exception as error:  # as above
             item = name if index is None else f"{name}[{index}]"
             raise InputError(f"{self.path}: {item} is damaged ({error}); delete the file and run again") from error

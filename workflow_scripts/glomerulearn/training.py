@@ -255,11 +255,11 @@ def _floating(model: nn.Module) -> list[torch.Tensor]:
     return [values for values in (*model.parameters(), *model.buffers()) if values.is_floating_point()]
 
 
-def work_digest(settings: Sequence, files: Sequence[Path]) -> str:
-    """What a resume file must have been made from: settings that JSON holds, files as they are now, this code, and as many
-    processes, whose number decides how many steps an epoch has."""
+def work_digest(settings: Sequence, files: Sequence[Path], script: Path = Path(__file__)) -> str:
+    """What a resume file must have been made from: settings that JSON holds, files as they are now, the code that `script`
+    reaches, and as many processes, whose number decides how many steps an epoch has."""
     stated = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in map(Path, files)]
-    code = code_digest(Path(__file__), Path(__file__).parent)
+    code = code_digest(script, script.parent)
     return hashlib.sha256(json.dumps([*settings, stated, code, place()[1]], sort_keys=True).encode()).hexdigest()
 
 
