@@ -65,12 +65,13 @@ class Coarse(torch.nn.Module):
         return torch.cat([-found, found], 1)
 
 
-@pytest.mark.parametrize(("card", "asked"), [({"settings": {"precision": "float32"}}, "float32"), ({}, "auto")])
-def test_slides_are_seen_in_the_precision_of_training(small_store, monkeypatch, card, asked):
+@pytest.mark.parametrize(("trained_in", "asked"), [("float32", "float32"), ("bfloat16", "auto"), (None, "auto")])
+def test_slides_are_seen_in_the_precision_of_training(small_store, monkeypatch, trained_in, asked):
     seen = []
     real = inference.autocast
     monkeypatch.setattr(inference, "autocast", lambda *how: seen.append(how[0]) or real(*how))
-    infer_slide(Darkness(), {"mpp": 2.0} | card, PatchStore(small_store), SETTINGS, CPU)
+    card = {"mpp": 2.0} | ({"settings": {"precision": trained_in}} if trained_in else {})
+    infer_slide(Darkness(), card, PatchStore(small_store), SETTINGS, CPU)
     assert set(seen) == {asked}
 
 

@@ -87,3 +87,12 @@ def test_missing_room_is_named():
     del config["tiling"]
     with pytest.raises(InputError, match="tiling"):
         check_config(config, SCHEMA)
+
+
+def test_deeplab_needs_more_than_one_window_at_once_where_it_is_trained():
+    config = changed(["segmentation", "batch"], 1)
+    check_config(config, SCHEMA)
+    config["segmentation"]["segmenters"] = ["deeplabv3plus"]
+    with pytest.raises(InputError, match="`segmentation: batch`: found 1, too few for deeplabv3plus"):
+        check_config(config, SCHEMA)
+    check_config(config | {"pretrained": {"deeplabv3plus": "model.safetensors"}}, SCHEMA)

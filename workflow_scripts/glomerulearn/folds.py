@@ -54,7 +54,7 @@ def _fold(rows: Mapping[str, Mapping], members: Mapping[str, Sequence[str]], val
     val = [name for name in rest if rows[name]["split"] == "val"]
     if not val:
         # no patient in both, so that the epoch is chosen by what is unseen
-        patient = {name: (rows[name]["patient"], "" if rows[name]["patient"] else name) for name in rest}
+        patient = {name: rows[name]["patient"] or name for name in rest}
         chosen = set(list(dict.fromkeys(patient.values()))[::5])
         val = [name for name in rest if patient[name] in chosen]
     train = [name for name in rest if name not in val]

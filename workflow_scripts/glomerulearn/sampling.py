@@ -42,9 +42,10 @@ def usable(slides: Sequence[Slide], split: str) -> list[Slide]:
         store = PatchStore(*slide)
         if store.usable and store.annotated:
             kept.append(slide)
-            outlined += len(store.outlines) - store.untiled
-            if store.untiled:
-                log.warning("slide %s: %d outlined glomeruli lie where no tissue was found", store.slide, store.untiled)
+            untiled = store.untiled
+            outlined += len(store.outlines) - untiled
+            if untiled:
+                log.warning("slide %s: %d outlined glomeruli lie where no tissue was found", store.slide, untiled)
         else:
             log.warning("%s slide %s is left out: %s", split, store.slide, store.why_unscored)
     if not kept:

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from glomerulearn.augmentation import change_colours, random_view
 from glomerulearn.models import SECOND_LOOK, load_segmenter, save_model
 from glomerulearn.places import MISTAKE, TISSUE, Place, find_places
+from glomerulearn.resuming import work_digest
 from glomerulearn.sampling import Slide, usable
-from glomerulearn.training import Trainer, best_row, fit, work_digest
+from glomerulearn.training import Trainer, best_row, fit
 
 _MISTAKE_SHARE = 0.6  # of the windows without a glomerulus; the others show tissue anywhere
 _SHIFT = 0.2  # how far from its place a window's middle lies, as a share of its side

@@ -1,10 +1,7 @@
 """Train a segmenter: one loop for all networks, with early stopping, the best epoch kept, resumable."""
 
 import copy
-import hashlib
-import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -18,13 +15,13 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from glomerulearn.code_digest import code_digest
 from glomerulearn.familiarity import data_digest, file_of, known_slides
 from glomerulearn.losses import deep_loss, glomerulus_weights, segmentation_loss
 from glomerulearn.models import autocast, save_model
 from glomerulearn.multi_gpu import as_leader_says, place
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
+from glomerulearn.resuming import resume_from, save_resume, work_digest
 from glomerulearn.sampling import EpochSampler, GridWindows, RandomWindows, Slide, to_tensor, usable
 from glomerulearn.scoring import PixelCounts
 
@@ -126,7 +123,7 @@ def train_segmenter(
     trainer = segmenter_trainer(name, train, settings, device)
     watched = GridWindows(val, settings["tell_labels"], settings["normalise"], trainer.data.usual_um)
     resume = Path(folder) / "resume.pt"
-    digest = work_digest([name, settings], [path for slide in (*train, *val) for path in slide])
+    digest = work_digest([name, settings], [path for slide in (*train, *val) for path in slide], Path(__file__))
     state = fit(name, trainer, watched, resume, digest, progress)
     if place()[0] != 0:
         return {}
@@ -159,7 +156,7 @@ def fit(name: str, trainer: Trainer, watched: Dataset, resume: Path, digest: str
     """
     settings, leads = trainer.settings, place()[0] == 0
     state = {"epoch": 0, "rows": [], "best": -1.0, "best_epoch": 0, "best_state": None}
-    _resume(resume, digest, trainer.parts, state)
+    resume_from(resume, digest, trainer.parts, state)
     rounds = progress(range(state["epoch"] + 1, settings["epochs"] + 1))
     for epoch in rounds:
         if epoch - state["best_epoch"] > settings["patience"]:
@@ -190,7 +187,7 @@ def fit(name: str, trainer: Trainer, watched: Dataset, resume: Path, digest: str
                 weights = {key: value.detach().cpu().clone() for key, value in kept}
                 state |= {"best": counts.mean_iou, "best_epoch": epoch, "best_state": weights}
             state["epoch"] = epoch
-            _save_resume(resume, digest, trainer.parts, state)
+            save_resume(resume, digest, trainer.parts, state)
         state["best_epoch"] = as_leader_says(state["best_epoch"])
     return state
 
@@ -253,35 +250,3 @@ def _collate_weighed(items) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def _floating(model: nn.Module) -> list[torch.Tensor]:
     """Weights, and the statistics of batch norm, which must be as old as the weights they belong to."""
     return [values for values in (*model.parameters(), *model.buffers()) if values.is_floating_point()]
-
-
-def work_digest(settings: Sequence, files: Sequence[Path], script: Path = Path(__file__)) -> str:
-    """What a resume file must have been made from: settings that JSON holds, files as they are now, the code that `script`
-    reaches, and as many processes, whose number decides how many steps an epoch has."""
-    stated = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in map(Path, files)]
-    code = code_digest(script, script.parent)
-    return hashlib.sha256(json.dumps([*settings, stated, code, place()[1]], sort_keys=True).encode()).hexdigest()
-
-
-def _save_resume(path: Path, digest: str, parts: Mapping, state: Mapping) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save({"digest": digest, "state": state, **{key: part.state_dict() for key, part in parts.items()}}, partial)
-    os.replace(partial, path)
-
-
-def _resume(path: Path, digest: str, parts: Mapping, state: dict) -> None:
-    if not path.is_file():
-        return
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file cut short by the interruption
-        log.warning("%s: not readable (%s); training starts afresh", path, error)
-        return
-    if saved["digest"] != digest:
-        log.warning("%s: made with other settings, data, GPUs or code; training starts afresh", path)
-        return
-    for key, part in parts.items():
-        part.load_state_dict(saved[key])
-    state |= saved["state"]
-    log.info("resumed after epoch %d", state["epoch"])
