@@ -24,7 +24,7 @@ sys.path.insert(0, str(SCRIPTS))
 from glomerulearn.code_digest import code_digest
 from glomerulearn.errors import InputError
 from glomerulearn.folds import make_folds
-from glomerulearn.settings import check_config
+from glomerulearn.settings import check_config, start_of
 from glomerulearn.sheets import (
     check_names,
     check_splits,
@@ -180,15 +180,9 @@ def label_rows(name):
 
 
 def starts():
-    """What each segmenter was trained from, in words, so that no score is compared without it."""
-    words = {"none": "from scratch", "torchvision": "ImageNet", "package": "ImageNet"}
-    networks = {name: config["segmentation"]["networks"][name] for name in SEGMENTERS}
-    # a plain encoder has no weights to start from, whatever `weights` says of the others
-    own = {
-        name: "none" if each.get("encoder") == "plain" else each.get("weights", "none")
-        for name, each in networks.items()
-    }
-    return {name: PRETRAINED.get(name) or words.get(weights, weights) for name, weights in own.items()}
+    """What each segmenter was trained from, in words."""
+    networks = config["segmentation"]["networks"]
+    return {name: start_of(networks[name], PRETRAINED.get(name)) for name in SEGMENTERS}
 
 
 def scored():

@@ -9,6 +9,7 @@ from glomerulearn.leaks import check_leaks
 from glomerulearn.outlines import SlideOutlines
 from glomerulearn.patches import PatchStore
 from glomerulearn.quality import QC_COLUMNS, SLIDE_COLUMNS, quality_row
+from glomerulearn.sampling import usable
 from glomerulearn.slide_outlines import read_slide_outlines
 from glomerulearn.slides import open_slide
 from glomerulearn.tiling import tile_slide
@@ -82,6 +83,21 @@ def test_outlines_of_another_slide_are_refused(small_slide, tmp_path):
     # its pixels are as good as they were
     row = quality_row(dict.fromkeys(SLIDE_COLUMNS, "") | {"slide": "small", "status": "ok"}, facts)
     assert row["status"] == "unlabelled" and "outside the slide" in row["reason"]
+
+
+def test_a_slide_that_cannot_be_used_is_named_with_its_reason(
+    small_slide, small_truth, small_store, small, tmp_path, caplog
+):
+    """Training and scoring go on with the others; alone, it ends with an error that says what to do."""
+    tile_slide("gone", tmp_path / "gone.svs", None, TILING, tmp_path / "gone.zarr.zip")
+    (tmp_path / "broken.geojson").write_text("{")
+    read_slide_outlines("small", small_slide[0], tmp_path / "broken.geojson", None, OUTLINES, tmp_path / "b.geojson")
+    unusable = [(tmp_path / "gone.zarr.zip", small_truth), (small_store, tmp_path / "b.geojson")]
+    assert usable([small, *unusable], "train") == [small]
+    assert "train slide gone is left out" in caplog.text and "gone.svs" in caplog.text
+    assert "train slide small is left out" in caplog.text and "broken.geojson" in caplog.text
+    with pytest.raises(InputError, match="no usable slide with outlines in split `val`"):
+        usable(unusable, "val")
 
 
 def test_quality_row_tells_what_the_outlines_were(small_truth):

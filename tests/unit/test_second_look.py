@@ -1,12 +1,14 @@
 """The second look: where it is taken, that it lies where the first did, what it is trained on, and that it is kept."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from test_training import NETWORKS, SETTINGS
 
+from glomerulearn import inference
 from glomerulearn import places as places_module
 from glomerulearn.detection import detect_glomeruli
 from glomerulearn.errors import DamagedRegion
@@ -91,6 +93,35 @@ def test_it_lies_where_the_first_look_lay(zoom, enlarged, small, small_slide):
         top, left, bottom, right = region.bbox
         far[max(0, top - reach) : bottom + reach, max(0, left - reach) : right + reach] = False
     assert (both[far] == first[far]).all()
+
+
+@pytest.mark.parametrize(("trained_in", "asked"), [("float32", "float32"), ("bfloat16", "auto")])
+def test_it_is_taken_in_the_precision_of_training(trained_in, asked, small, small_slide, monkeypatch):
+    seen = []
+    real = inference.autocast
+    monkeypatch.setattr(inference, "autocast", lambda *how: seen.append(how[0]) or real(*how))
+    store = PatchStore(*small)
+    first = np.where(store.truth() > 0, 128, 0).astype(np.uint8)
+    facts = {"zoom": 2, "window_px": 64, "settings": {"precision": trained_in}}
+    with open_slide(small_slide[0]) as slide:
+        look_again(Darkness(), facts, first, store, slide, DETECTION, CPU)
+    assert set(seen) == {asked}
+
+
+def test_places_stay_within_memory(trained, small, small_slide, monkeypatch):
+    """Of each kind so many as fit, and all of them where they do."""
+    model, facts = load_segmenter(trained[0])
+    settings = SETTINGS | LOOK
+    size = 4 * 128**2  # of a place: three colours and a label, two windows wide
+
+    def kinds(most):
+        monkeypatch.setattr(places_module, "_MOST_BYTES", most)
+        found = places_module.find_places([small], {"small": small_slide[0]}, model, facts, settings, CPU)
+        assert all(place.image.nbytes + place.labels.nbytes == size for place in found)
+        return Counter(place.kind for place in found)
+
+    everything = kinds(10**9)
+    assert everything[TISSUE] == 40 and kinds(2 * size) == {kind: min(n, 2) for kind, n in everything.items()}
 
 
 def test_a_damaged_place_is_left_as_the_first_look_saw_it(small, small_slide, caplog):

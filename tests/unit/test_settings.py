@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT
 
 from glomerulearn.errors import InputError
-from glomerulearn.settings import check_config
+from glomerulearn.settings import check_config, start_of
 
 SCHEMA = ROOT / "schemas" / "config.schema.yaml"
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -96,3 +96,18 @@ def test_deeplab_needs_more_than_one_window_at_once_where_it_is_trained():
     with pytest.raises(InputError, match="`segmentation: batch`: found 1, too few for deeplabv3plus"):
         check_config(config, SCHEMA)
     check_config(config | {"pretrained": {"deeplabv3plus": "model.safetensors"}}, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("network", "pretrained", "words"),
+    [
+        ({"encoder": "efficientnet_lite0", "weights": "package"}, None, "ImageNet"),
+        ({"weights": "torchvision"}, None, "ImageNet"),
+        ({"encoder": "resnet34", "weights": "/data/resnet34.pth"}, None, "/data/resnet34.pth"),
+        ({"encoder": "plain", "weights": "package"}, None, "from scratch"),
+        ({"width": 0.25}, None, "from scratch"),
+        ({"weights": "package"}, "https://host/model.safetensors", "https://host/model.safetensors"),
+    ],
+)
+def test_scores_tell_what_a_segmenter_started_from(network, pretrained, words):
+    assert start_of(network, pretrained) == words

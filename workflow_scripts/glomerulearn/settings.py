@@ -1,4 +1,4 @@
-"""Check the configuration: every error names the key, what was found, and what may stand there.
+"""The configuration: check it (every error names the key, what was found, what may stand there), and say it in words.
 
 Imported while the workflow is parsed, so nothing heavy here.
 """
@@ -16,6 +16,7 @@ from glomerulearn.errors import InputError
 EXTRACTORS = (
     "autoencoder", "denoising", "contrastive", "segmenter", "vgg19", "resnet50", "efficientnet", "morphology"
 )  # fmt: skip
+_STARTS = {"none": "from scratch", "torchvision": "ImageNet", "package": "ImageNet"}
 
 
 def check_config(config: Mapping, schema: str | Path) -> None:
@@ -85,6 +86,16 @@ def check_config(config: Mapping, schema: str | Path) -> None:
                 f"config key `embedding: {name}: size_px`: found {size_px}; with {stages} stages of `channels` it must be a "
                 f"multiple of {4**stages}"
             )
+
+
+def start_of(network: Mapping, pretrained: str | None = None) -> str:
+    """What a segmenter was trained from, in words, so that no score is compared without it.
+
+    network: its settings, in which a file of weights is its own name. pretrained: whence it was taken, if not trained here.
+    """
+    # a plain encoder has no weights to start from, whatever `weights` says of the others
+    weights = "none" if network.get("encoder") == "plain" else network.get("weights", "none")
+    return pretrained or _STARTS.get(weights, weights)
 
 
 def _explain(error) -> str:
