@@ -8,9 +8,9 @@ Tiles one synthetic slide in WORK, or the slides of DATA/kidney-mini, and prints
   second look  the same for the training of the second look, from MODELS/SEGMENTER/first_look
   inference    windows per second from patch store and slide to mask store, outlines and table against the networks on
                tensors in memory
-with the settings of the preset. MODELS is results/models of a cohort with DATA's slides; without it there is no second look,
-because networks that have learned nothing would look everywhere. Jobs take turns and the median of the rounds counts,
-because a machine changes its speed.
+with the settings of the preset. MODELS is results/models of a cohort with DATA's slides; the second look is measured where its
+segmenters have one (networks that have learned nothing would look everywhere). Jobs take turns and the median of the rounds
+counts, because a machine changes its speed.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def training_figures(name: str, config: dict, slides, rounds: int, device, model
     chosen = dict(segmentation, seed=0, network=segmentation["networks"][name], windows_per_epoch=0)
     chosen["learning_rate"] = segmentation["learning_rate"][name]
     if models:
-        chosen |= segmentation["second_look"]
+        chosen |= segmentation["second_look"] | {"epochs": 1}  # 0 where config has it off
         chosen["learning_rate"] = chosen["learning_rate"][name]
     chosen["windows_per_epoch"] = 8 * chosen["batch"]
     pairs = [slide[:2] for slide in slides]
@@ -200,7 +200,7 @@ def main() -> None:
     for name in options.segmenters:
         print(f"  {json.dumps(config['segmentation']['networks'][name])}")
         jobs = {"training": lambda name=name: training_figures(name, config, slides, options.rounds, device)}
-        if options.models:
+        if options.models and (options.models / name / "first_look").exists():
             jobs["second look"] = lambda name=name: training_figures(
                 name, config, slides, options.rounds, device, options.models
             )

@@ -79,6 +79,9 @@ def class_map():
 
 SLIDES, CROPS, LABELS = read_sheets()
 config["outlines"]["classes"] = class_map()
+# without epochs it is off, as null says, so that nobody need write the whole mapping to have it back
+if config["segmentation"]["second_look"] and not config["segmentation"]["second_look"]["epochs"]:
+    config["segmentation"]["second_look"] = None
 COHORT = [*SLIDES, *CROPS]
 # slides and crops go through the same later rules, but only slides are tiled
 SLIDE_NAMES = "|".join(map(re.escape, SLIDES)) or "(?!)" if CROPS else "[A-Za-z0-9][A-Za-z0-9_.-]*"

@@ -52,6 +52,11 @@ def test_shipped_configurations_are_valid(preset):
         (["segmentation", "networks", "deeplabv3plus", "encoder"], "resnet99", ["`segmentation: networks", "resnet50"]),
         (["segmentation", "networks", "segnet"], {"weights": "vgg.pth", "width": 0.25}, ["segnet: width`", "0.25"]),
         (["detection", "zooms"], [1, 0], ["`detection: zooms: 1`", "0.5 to 4"]),
+        (
+            ["segmentation", "second_look", "epochs"],
+            -1,
+            ["`segmentation: second_look: epochs`", "-1", "no second look"],
+        ),
         (["detection", "split_waist"], 0, ["`detection: split_waist`", "above 0"]),
         (["detection", "compare_on"], ["test"], ["`detection: compare_on`", "val"]),
         (["embedding", "autoencoder", "size_px"], 200, ["`embedding: autoencoder: size_px`", "multiple of 64"]),

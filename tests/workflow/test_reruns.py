@@ -44,6 +44,12 @@ def test_fresh_demo(tmp_path):
     assert jobs["pack_fits"] == jobs["write_anndata"] == 1
 
 
+@pytest.mark.parametrize(("second_look", "trained"), [({"epochs": 0}, 0), (None, 0), ({"epochs": 1}, 2)])
+def test_without_epochs_there_is_no_second_look(tmp_path, second_look, trained):
+    jobs = planned(tmp_path, {"segmentation": {"second_look": second_look}})
+    assert jobs["train_segmenter"] == 2 and jobs.get("train_second_look", 0) == trained
+
+
 def test_nothing_new_is_nothing_to_do(finished):
     assert planned(*finished) == {}
 
