@@ -88,7 +88,7 @@ def test_outlines_of_another_slide_are_refused(small_slide, tmp_path):
 def test_a_slide_that_cannot_be_used_is_named_with_its_reason(
     small_slide, small_truth, small_store, small, tmp_path, caplog
 ):
-    """Training and scoring go on with the others; alone, it ends with an error that says what to do."""
+    """Training goes on with the others; where there are none, it ends with an error that says what to do."""
     tile_slide("gone", tmp_path / "gone.svs", None, TILING, tmp_path / "gone.zarr.zip")
     (tmp_path / "broken.geojson").write_text("{")
     read_slide_outlines("small", small_slide[0], tmp_path / "broken.geojson", None, OUTLINES, tmp_path / "b.geojson")
