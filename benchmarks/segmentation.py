@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 from glomerulearn import synthetic
-from glomerulearn.detection import detect_glomeruli, find_enlargement
+from glomerulearn.detection import detect_glomeruli, find_size
 from glomerulearn.inference import infer_slide, predict, window_in_store_px
 from glomerulearn.losses import deep_loss
 from glomerulearn.models import autocast, load_second_look, load_segmenter, pick_device, precision_of, save_model
@@ -145,7 +145,7 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
     batch, flips = detection["batch"], detection["flips"]
     model, facts = load_segmenter(folder, device)
     patches = PatchStore(slide[0], normalise=facts["normalise"])
-    enlarged = find_enlargement(model, facts, patches, detection, device)
+    _, enlarged = find_size(model, facts, patches, detection, device)
 
     def windows(*zooms: float) -> int:
         fields = [window_in_store_px(detection, zoom) for zoom in zooms]

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 LOOK = {"zoom": 2, "window_px": 64, "epochs": 2, "windows_per_epoch": 32, "learning_rate": 0.002}
 DETECTION = {
     "window_px": 64, "overlap_px": 16, "batch": 4, "zooms": [1], "flips": False, "threshold": 0.5, "seed_threshold": 0.6,
-    "min_diameter_um": 20.0, "min_solidity": 0.5, "split_waist": 0.6,
+    "min_diameter_um": 20.0, "min_relative_diameter": 0.0, "min_solidity": 0.5, "split_waist": 0.6,
 }  # fmt: skip
 
 

@@ -98,8 +98,9 @@ def test_places_of_the_second_look_show_all_slides_glomeruli_alike(halved, small
     assert shares[0] == pytest.approx(shares[1], rel=0.03)
 
 
-def test_a_slide_with_another_mpp_has_the_same_glomeruli(tmp_path, monkeypatch):
-    """Eight glomeruli and three specks, too small for the segmenter to see: also where the mpp is twice too large."""
+@pytest.fixture
+def found(tmp_path, monkeypatch):
+    """A function that detects: eight glomeruli of 96 um and three specks of 44 um where the slide's mpp is 2."""
     image = np.full((1200, 1200, 3), 255, np.uint8)
     image[50:1000, 50:1050] = 215, 150, 190
     middles = [(x, y) for x in (150, 400, 650, 900) for y in (200, 700)]
@@ -110,19 +111,23 @@ def test_a_slide_with_another_mpp_has_the_same_glomeruli(tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "s.tif", image, tile=(256, 256), compression="zlib", photometric="rgb")
     monkeypatch.setattr(detection, "load_second_look", lambda *_: None)
 
-    settings = SETTINGS | {"min_diameter_um": 20}
-
-    def found(mpp: float, usual_um: float | None):
+    def detect(model: torch.nn.Module, mpp: float, usual_um: float | None, **settings):
         store = tmp_path / f"{mpp}.zarr.zip"
         tile_slide("s", tmp_path / "s.tif", mpp, TILING | {"mpp": 4.0}, store)
         facts = {"mpp": 4.0, "normalise": False, "segmenter": "unet", "usual_um": usual_um}
-        monkeypatch.setattr(detection, "load_segmenter", lambda *_: (Coarse(), facts))
+        monkeypatch.setattr(detection, "load_segmenter", lambda *_: (model, facts))
         targets = (tmp_path / f"out.{end}" for end in ("zarr.zip", "geojson", "csv"))
+        settings = SETTINGS | {"min_diameter_um": 20, "min_relative_diameter": 0} | settings
         table = detection.detect_glomeruli(store, tmp_path / "s.tif", tmp_path, settings, *targets)
         return table.iloc[np.lexsort(table[["centroid_x_px", "centroid_y_px"]].round(-2).to_numpy().T)]
 
-    assert [len(found(mpp, None)) for mpp in (2.0, 4.0)] == [8, 11]
-    one, other = (found(mpp, 100.0) for mpp in (2.0, 4.0))
+    return detect
+
+
+def test_a_slide_with_another_mpp_has_the_same_glomeruli(found):
+    """The segmenter cannot see the specks: no more where the mpp is twice too large."""
+    assert [len(found(Coarse(), mpp, None)) for mpp in (2.0, 4.0)] == [8, 11]
+    one, other = (found(Coarse(), mpp, 100.0) for mpp in (2.0, 4.0))
     assert len(one) == len(other) == 8
     for column in ("centroid_x_px", "centroid_y_px"):
         assert other[column].to_numpy() == pytest.approx(one[column].to_numpy(), abs=2)
@@ -131,10 +136,19 @@ def test_a_slide_with_another_mpp_has_the_same_glomeruli(tmp_path, monkeypatch):
     assert one[width].to_numpy() == pytest.approx(np.full(8, 96), rel=0.08)  # as the slide says
 
 
+def test_what_is_small_beside_the_slides_glomeruli_is_none(found):
+    """Specks of 0.46 of their width, whatever the slide says its mpp is; where no size is told, the limit in um alone counts."""
+    for mpp in (2.0, 4.0):
+        assert len(found(Darkness(), mpp, 100.0, min_relative_diameter=0.4)) == 11
+        assert len(found(Darkness(), mpp, 100.0, min_relative_diameter=0.52)) == 8
+        assert len(found(Darkness(), mpp, None, min_relative_diameter=0.52)) == 11
+    assert len(found(Darkness(), 2.0, 100.0, min_relative_diameter=0.4, min_diameter_um=60)) == 8
+
+
 def test_a_slide_that_differs_too_much_is_named(small_store, caplog):
     store = PatchStore(small_store)
     facts = {"mpp": store.mpp, "segmenter": "unet", "usual_um": 3000.0}
-    assert detection.find_enlargement(Darkness(), facts, store, SETTINGS | {"threshold": 0.3}, CPU) == 2
+    assert detection.find_size(Darkness(), facts, store, SETTINGS | {"threshold": 0.3}, CPU)[1] == 2
     assert "check its mpp" in caplog.text and "slide small" in caplog.text
 
 
@@ -142,5 +156,5 @@ def test_too_few_glomeruli_enlarge_nothing(small_store):
     store = PatchStore(small_store)
     facts = {"mpp": store.mpp, "segmenter": "unet", "usual_um": 500.0}
     strict = SETTINGS | {"min_diameter_um": 1e4}
-    assert detection.find_enlargement(Darkness(), facts, store, strict, CPU) == 1
-    assert detection.find_enlargement(Darkness(), facts | {"usual_um": None}, store, SETTINGS, CPU) == 1
+    assert detection.find_size(Darkness(), facts, store, strict, CPU) == (None, 1)
+    assert detection.find_size(Darkness(), facts | {"usual_um": None}, store, SETTINGS, CPU) == (None, 1)

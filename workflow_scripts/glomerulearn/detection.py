@@ -47,7 +47,7 @@ def detect_glomeruli(
     second = load_second_look(model_folder, device)
     store = PatchStore(patches, normalise=trained["normalise"])
     if store.usable:
-        enlarged = find_enlargement(model, trained, store, settings, device)
+        own_um, enlarged = find_size(model, trained, store, settings, device)
         zoom = enlarged * (trained["second_look"]["zoom"] if second else 1)
         for reason in unfamiliar(store, trained.get("known"), zoom):
             log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
@@ -57,7 +57,8 @@ def detect_glomeruli(
                 probability = look_again(
                     second, trained["second_look"], probability, store, slide, settings, device, progress, enlarged
                 )
-        labels = find_glomeruli(probability, store.mpp, settings)
+        smallest_um = max(settings["min_diameter_um"], settings["min_relative_diameter"] * (own_um or 0))
+        labels = find_glomeruli(probability, store.mpp, {**settings, "min_diameter_um": smallest_um})
         shapes = polygons(labels, store.scale)
         table = measure_glomeruli(store.slide, labels, shapes, probability, store.mpp, store.mpp_level0)
         scale = {"mpp": store.mpp, "mpp_level0": store.mpp_level0}
@@ -73,16 +74,16 @@ def detect_glomeruli(
     return table
 
 
-def find_enlargement(
+def find_size(
     model: nn.Module, trained: Mapping, store: PatchStore, settings: Mapping, device: torch.device
-) -> float:
-    """How much a slide must be enlarged for its glomeruli to be as wide as usual where the segmenter was trained.
+) -> tuple[float | None, float]:
+    """The typical diameter (um) of a slide's glomeruli, and how much it must be enlarged to show them as wide as in training.
 
-    A quick look, without mirror images and at one zoom, tells how wide they are; 1 where it finds too few, or the segmenter does
+    A quick look, without mirror images and at one zoom, tells; None and 1 where it finds too few, or the segmenter does
     not say what is usual.
     """
     if not trained.get("usual_um"):
-        return 1.0
+        return None, 1.0
     # half as large as counts in the end: all may be small, and small ones that are none hardly count by area
     limits = {**settings, "zooms": [1], "flips": False, "min_diameter_um": settings["min_diameter_um"] / 2}
     found = measure.regionprops(find_glomeruli(infer_slide(model, trained, store, limits, device), store.mpp, limits))
@@ -96,4 +97,4 @@ def find_enlargement(
             log.warning("slide %s: %s, too far apart to be made alike: check its mpp", store.slide, said)
     else:
         log.info("slide %s: seen as large as it is; too few glomeruli (%d) to tell their size", store.slide, len(found))
-    return enlarged
+    return own_um, enlarged
