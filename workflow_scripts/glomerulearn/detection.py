@@ -58,6 +58,7 @@ def detect_glomeruli(
                     second, trained["second_look"], probability, store, slide, settings, device, progress, enlarged
                 )
         smallest_um = max(settings["min_diameter_um"], settings["min_relative_diameter"] * (own_um or 0))
+        log.info("slide %s: what is narrower than %.0f um is none", store.slide, smallest_um)
         labels = find_glomeruli(probability, store.mpp, {**settings, "min_diameter_um": smallest_um})
         shapes = polygons(labels, store.scale)
         table = measure_glomeruli(store.slide, labels, shapes, probability, store.mpp, store.mpp_level0)
