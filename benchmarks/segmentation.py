@@ -31,6 +31,7 @@ from glomerulearn.detection import detect_glomeruli, find_size
 from glomerulearn.inference import infer_slide, predict, window_in_store_px
 from glomerulearn.losses import deep_loss
 from glomerulearn.models import autocast, load_second_look, load_segmenter, pick_device, precision_of, save_model
+from glomerulearn.networks.folding import folded
 from glomerulearn.networks.segmenters import build_segmenter
 from glomerulearn.patches import PatchStore
 from glomerulearn.sampling import tissue_windows
@@ -144,6 +145,7 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
     detection = config["detection"]
     batch, flips = detection["batch"], detection["flips"]
     model, facts = load_segmenter(folder, device)
+    model = folded(model)
     patches = PatchStore(slide[0], normalise=facts["normalise"])
     _, enlarged = find_size(model, facts, patches, detection, device)
 
@@ -162,7 +164,7 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
         side = round(size / (zoom * enlarged))
         regions = candidates(first, patches.mpp)
         count = sum(len(list(window_corners(region.bbox, side))) for region in regions)
-        looks.append((second, size, count, batch * detection["window_px"] ** 2 // size**2, flips))
+        looks.append((folded(second), size, count, batch * detection["window_px"] ** 2 // size**2, flips))
     total = sum(count for _, _, count, _, _ in looks)
     targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
 

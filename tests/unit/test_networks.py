@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from glomerulearn.errors import InputError
 from glomerulearn.networks.autoencoder import Autoencoder
+from glomerulearn.networks.folding import folded
 from glomerulearn.networks.segmenters import build_segmenter, encode
 from glomerulearn.networks.weights import load_encoder_weights, read_state_dict
 
@@ -143,14 +144,54 @@ def test_weights_of_timm_from_a_file(tmp_path):
     assert torch.equal(model.encoder.conv_stem.weight, state["conv_stem.weight"])
 
 
-def test_depthwise_in_float32_is_the_same_convolution():
+@pytest.mark.parametrize("training", [True, False])
+def test_depthwise_in_float32_is_the_same_convolution(training):
     model = build_segmenter("unet", {"encoder": "efficientnet_lite0"}).eval()
     image = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
+    with torch.set_grad_enabled(training):  # without gradients they are computed in bfloat16, too
         exact = model(image)
         with torch.autocast("cpu", torch.bfloat16):
             mixed = model(image)
     assert mixed.dtype == torch.bfloat16 and (mixed.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("segnet", {"encoder": "vgg16", "width": 0.125, "stages": 4, "deep_supervision": True}),
+        ("unet", {"encoder": "plain", "base": 4, "depth": 4}),
+        ("unet", {"encoder": "resnet18"}),
+        ("unet", {"encoder": "efficientnet_lite0"}),
+        ("deeplabv3plus", {"encoder": "resnet18"}),
+    ],
+)
+def test_without_batch_norms_a_segmenter_says_the_same(name, settings):
+    torch.manual_seed(0)
+    model = build_segmenter(name, settings).eval()
+    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for norm in norms:  # as after a training: else they do nothing
+        torch.nn.init.normal_(norm.running_mean, std=0.3)
+        torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+    lean = folded(model)
+    left = [layer for layer in lean.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    assert norms and len(left) < len(norms) / 4
+    with torch.no_grad():
+        images = torch.randn(2, 3, 64, 96)
+        torch.testing.assert_close(lean(images), model(images), rtol=1e-3, atol=1e-3)
+
+
+def test_a_batch_norm_applied_elsewhere_is_not_folded():
+    class Crossed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.norm = torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3)
+            torch.nn.init.constant_(self.norm.running_mean, 2)
+
+        def forward(self, images):
+            return self.convolution(self.norm(images))
+
+    model = Crossed()
+    assert folded(model) is model
 
 
 def test_pickled_code_is_never_run(tmp_path):

@@ -16,6 +16,7 @@ from glomerulearn.glomeruli import find_glomeruli, measure_glomeruli, polygons
 from glomerulearn.inference import infer_slide
 from glomerulearn.masks import write_masks
 from glomerulearn.models import load_second_look, load_segmenter
+from glomerulearn.networks.folding import folded
 from glomerulearn.patches import PatchStore
 from glomerulearn.second_look import look_again
 from glomerulearn.slides import open_slide
@@ -44,6 +45,7 @@ def detect_glomeruli(
     torch.set_num_threads(threads)
     device = device or torch.device("cpu")
     model, trained = load_segmenter(model_folder, device)
+    model = folded(model)
     second = load_second_look(model_folder, device)
     store = PatchStore(patches, normalise=trained["normalise"])
     if store.usable:
@@ -55,7 +57,15 @@ def detect_glomeruli(
         if second:
             with open_slide(scan, store.mpp_level0) as slide:
                 probability = look_again(
-                    second, trained["second_look"], probability, store, slide, settings, device, progress, enlarged
+                    folded(second),
+                    trained["second_look"],
+                    probability,
+                    store,
+                    slide,
+                    settings,
+                    device,
+                    progress,
+                    enlarged,
                 )
         smallest_um = max(settings["min_diameter_um"], settings["min_relative_diameter"] * (own_um or 0))
         log.info("slide %s: what is narrower than %.0f um is none", store.slide, smallest_um)

@@ -79,15 +79,15 @@ def load_encoder(name: str, weights: str) -> nn.Module:
     return create_feature_extractor(model, {layer: str(i) for i, layer in enumerate(_TORCHVISION_LEVELS[name])})
 
 
-class _Float32(nn.Module):
-    """A convolution that a CPU computes in float32 even where the rest is bfloat16."""
+class Float32(nn.Module):
+    """A convolution that a CPU trains in float32 even where the rest is bfloat16."""
 
     def __init__(self, convolution: nn.Conv2d):
         super().__init__()
         self.convolution = convolution
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if images.device.type != "cpu" or images.dtype != torch.bfloat16:
+        if images.device.type != "cpu" or images.dtype != torch.bfloat16 or not torch.is_grad_enabled():
             return self.convolution(images)
         with torch.autocast("cpu", enabled=False):
             return self.convolution(images.float()).to(images.dtype)
@@ -97,7 +97,7 @@ def _depthwise_in_float32(module: nn.Module) -> nn.Module:
     """Wrap depthwise convolutions: their gradients in bfloat16 are so slow on a CPU that a step takes a third longer."""
     for name, child in module.named_children():
         depthwise = isinstance(child, nn.Conv2d) and child.groups > 1
-        setattr(module, name, _Float32(child) if depthwise else _depthwise_in_float32(child))
+        setattr(module, name, Float32(child) if depthwise else _depthwise_in_float32(child))
     return module
 
 
