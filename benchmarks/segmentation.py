@@ -145,7 +145,7 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
     detection = config["detection"]
     batch, flips = detection["batch"], detection["flips"]
     model, facts = load_segmenter(folder, device)
-    model = folded(model)
+    model = folded(model, device)
     patches = PatchStore(slide[0], normalise=facts["normalise"])
     _, enlarged = find_size(model, facts, patches, detection, device)
 
@@ -164,7 +164,7 @@ def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, d
         side = round(size / (zoom * enlarged))
         regions = candidates(first, patches.mpp)
         count = sum(len(list(window_corners(region.bbox, side))) for region in regions)
-        looks.append((folded(second), size, count, batch * detection["window_px"] ** 2 // size**2, flips))
+        looks.append((folded(second, device), size, count, batch * detection["window_px"] ** 2 // size**2, flips))
     total = sum(count for _, _, count, _, _ in looks)
     targets = [work / f"{name}.{end}" for end in ("zarr.zip", "geojson", "csv")]
 

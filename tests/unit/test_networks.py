@@ -172,7 +172,7 @@ def test_without_batch_norms_a_segmenter_says_the_same(name, settings):
     for norm in norms:  # as after a training: else they do nothing
         torch.nn.init.normal_(norm.running_mean, std=0.3)
         torch.nn.init.uniform_(norm.running_var, 0.5, 2)
-    lean = folded(model)
+    lean = folded(model, torch.device("cpu"))
     left = [layer for layer in lean.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
     assert norms and len(left) < len(norms) / 4
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_a_batch_norm_applied_elsewhere_is_not_folded():
             return self.convolution(self.norm(images))
 
     model = Crossed()
-    assert folded(model) is model
+    assert folded(model, torch.device("cpu")) is model
 
 
 def test_pickled_code_is_never_run(tmp_path):

@@ -45,7 +45,7 @@ def detect_glomeruli(
     torch.set_num_threads(threads)
     device = device or torch.device("cpu")
     model, trained = load_segmenter(model_folder, device)
-    model = folded(model)
+    model = folded(model, device)
     second = load_second_look(model_folder, device)
     store = PatchStore(patches, normalise=trained["normalise"])
     if store.usable:
@@ -57,7 +57,7 @@ def detect_glomeruli(
         if second:
             with open_slide(scan, store.mpp_level0) as slide:
                 probability = look_again(
-                    folded(second),
+                    folded(second, device),
                     trained["second_look"],
                     probability,
                     store,

@@ -13,8 +13,8 @@ _PROBE_PX = 64
 
 
 @torch.no_grad()
-def folded(model: nn.Module) -> nn.Module:
-    """The network in `eval` mode, computing the same (to rounding) with fewer steps; for inference only.
+def folded(model: nn.Module, device: torch.device) -> nn.Module:
+    """The network on `device`, in `eval` mode, computing the same (to rounding) with fewer steps; for inference only.
 
     Folds a convolution and the batch norm that stands behind it in the same module. That it is applied there, too, is tried
     on noise: where the outputs differ, the network is returned as it is.
@@ -29,7 +29,6 @@ def folded(model: nn.Module) -> nn.Module:
                 setattr(module, first, Float32(fused) if isinstance(layer, Float32) else fused)
                 setattr(module, second, getattr(norm, "act", nn.Identity()))  # timm's batch norms hold the activation
     side = max(_PROBE_PX, getattr(model, "stride", 1))
-    device = next(model.parameters()).device
     noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     told, wanted = lean(noise), model.eval()(noise)
     return lean if torch.allclose(told, wanted, rtol=1e-2, atol=1e-2 * float(wanted.abs().max())) else model
