@@ -55,17 +55,10 @@ def detect_glomeruli(
             log.warning("slide %s is unlike those %s was trained on: %s", store.slide, trained["segmenter"], reason)
         probability = infer_slide(model, trained, store, settings, device, progress, enlarged)
         if second:
+            second = folded(second, device)
             with open_slide(scan, store.mpp_level0) as slide:
                 probability = look_again(
-                    folded(second, device),
-                    trained["second_look"],
-                    probability,
-                    store,
-                    slide,
-                    settings,
-                    device,
-                    progress,
-                    enlarged,
+                    second, trained["second_look"], probability, store, slide, settings, device, progress, enlarged
                 )
         smallest_um = max(settings["min_diameter_um"], settings["min_relative_diameter"] * (own_um or 0))
         log.info("slide %s: what is narrower than %.0f um is none", store.slide, smallest_um)
