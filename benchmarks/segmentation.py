@@ -9,8 +9,8 @@ Tiles one synthetic slide in WORK, or the slides of DATA/kidney-mini, and prints
   inference    windows per second from patch store and slide to mask store, outlines and table against the networks on
                tensors in memory
 with the settings of the preset. MODELS is results/models of a cohort with DATA's slides; the second look is measured where its
-segmenters have one (networks that have learned nothing would look everywhere). Jobs take turns and the median of the rounds
-counts, because a machine changes its speed.
+segmenters have one (networks that have learned nothing would look everywhere). Jobs take turns and the medians of the rounds
+count, because a machine changes its speed: a ratio is of two jobs that ran one after the other, and its range is printed.
 """
 
 import argparse
@@ -82,8 +82,8 @@ def make_slides(work: Path, config: dict, data: Path | None) -> list[tuple[Path,
     return made
 
 
-def seconds(jobs: dict, rounds: int) -> dict[str, float]:
-    """Median seconds of each job; a first round, not counted, warms up."""
+def seconds(jobs: dict, rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each job in each round; a first round, not counted, warms up."""
     times = {name: [] for name in jobs}
     for _ in range(rounds + 1):
         for name, job in jobs.items():
@@ -92,11 +92,11 @@ def seconds(jobs: dict, rounds: int) -> dict[str, float]:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()  # a GPU is only told what to do
             times[name].append(time.perf_counter() - started)
-    return {name: float(np.median(values[1:])) for name, values in times.items()}
+    return {name: np.array(values[1:]) for name, values in times.items()}
 
 
 def training_figures(name: str, config: dict, slides, rounds: int, device, models: Path | None = None):
-    """Windows per second of whole steps, and of the bare network's forward and backward.
+    """Windows per second of whole steps, and of the bare network's forward and backward, in each round.
 
     models: train the second look of the segmenters there in place of the first.
     """
@@ -135,7 +135,7 @@ def training_figures(name: str, config: dict, slides, rounds: int, device, model
 
 
 def inference_figures(name: str, config: dict, slide, work: Path, rounds: int, device, models: Path | None):
-    """Windows per second: from patch store to outlines, and the bare networks'."""
+    """Windows per second in each round: from patch store to outlines, and the bare networks'."""
     network = dict(config["segmentation"]["networks"][name]) | {"weights": "none"}
     folder = models / name if models else work / name
     if not models:
@@ -198,7 +198,7 @@ def main() -> None:
     slides = make_slides(options.work, config, options.slides)
     largest = max(slides, key=lambda slide: len(PatchStore(slide[0]).grid))
     print(f"{device}, {options.threads} threads, preset {options.preset}, {len(slides)} slide(s)")
-    print(f"{'windows per second':24} {'whole':>8} {'bare':>8} {'ratio':>6}")
+    print(f"{'windows per second':24} {'whole':>8} {'bare':>8} {'ratio':>6} {'range':>11}")
     for name in options.segmenters:
         print(f"  {json.dumps(config['segmentation']['networks'][name])}")
         jobs = {"training": lambda name=name: training_figures(name, config, slides, options.rounds, device)}
@@ -211,7 +211,9 @@ def main() -> None:
         )
         for what, job in jobs.items():
             whole, bare = job()
-            print(f"{name + ' ' + what:24} {whole:8.2f} {bare:8.2f} {whole / bare:6.2f}", flush=True)
+            ratios = whole / bare
+            medians = f"{np.median(whole):8.2f} {np.median(bare):8.2f} {np.median(ratios):6.2f}"
+            print(f"{name + ' ' + what:24} {medians}   {ratios.min():.2f}-{ratios.max():.2f}", flush=True)
 
 
 if __name__ == "__main__":

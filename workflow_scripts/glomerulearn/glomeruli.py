@@ -40,18 +40,14 @@ def find_glomeruli(probability: np.ndarray, mpp: float, settings: Mapping) -> np
     for region in measure.regionprops(regions):
         if region.area < min_area_px:
             continue
-        parts = region.image.astype(np.int32)
+        parts, canvas = [region], labels
         if region.solidity < _CONVEX:
-            parts = _split(region.image, settings["split_waist"])
-        for part in measure.regionprops(parts):
+            parts, canvas = measure.regionprops(_split(region.image, settings["split_waist"])), labels[region.slice]
+        for part in parts:
             if part.area < min_area_px or part.solidity < settings["min_solidity"]:
                 continue
             count += 1
-            target = tuple(
-                slice(start + own.start, start + own.stop)
-                for start, own in zip(region.bbox[:2], part.slice, strict=True)
-            )
-            labels[target][part.image] = count
+            canvas[part.slice][part.image] = count
     return labels
 
 
