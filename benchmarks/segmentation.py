@@ -41,6 +41,8 @@ from glomerulearn.slide_outlines import read_slide_outlines
 from glomerulearn.tiling import tile_slide
 from glomerulearn.training import segmenter_trainer
 
+_STEPS = 24  # of a training round: fewer are over before a busy machine has shown its usual speed
+
 
 def settings_of(preset: str) -> dict:
     """config.yaml with what the preset changes."""
@@ -106,7 +108,7 @@ def training_figures(name: str, config: dict, slides, rounds: int, device, model
     if models:
         chosen |= segmentation["second_look"] | {"epochs": 1}  # 0 where config has it off
         chosen["learning_rate"] = chosen["learning_rate"][name]
-    chosen["windows_per_epoch"] = 8 * chosen["batch"]
+    chosen["windows_per_epoch"] = _STEPS * chosen["batch"]
     pairs = [slide[:2] for slide in slides]
     if models:
         scans = {PatchStore(patches).slide: path for patches, _, path in slides}
@@ -123,7 +125,7 @@ def training_figures(name: str, config: dict, slides, rounds: int, device, model
     bare = bare.to(device, memory_format=torch.channels_last).train()
 
     def step():
-        for _ in range(8):
+        for _ in range(_STEPS):
             with autocast(chosen["precision"], device):
                 outputs = bare(images)
             bare.zero_grad()
