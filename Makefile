@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/snakemake --cores all
 
+# three at once on two cores: those on SLURM wait for it half of their time
 test: lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

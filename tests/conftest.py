@@ -96,6 +96,7 @@ def finished(cohort, tmp_path_factory):
     config = runs.demo_settings(slides=str(cohort / "first.tsv"))
     # one that is trained here, and one that comes with its weights: the others differ in nothing but their name
     config["embedding"]["extractors"] = ["autoencoder", "efficientnet"]
+    config["segmentation"]["epochs"] = 8  # enough to find all glomeruli
     result = runs.snakemake(work, config)
     assert result.returncode == 0, result.stdout[-6000:]
     assert "Done. Open in" in result.stdout

@@ -57,6 +57,7 @@ def test_kidney_slides_from_tiling_to_grading(shared, tmp_path):
     config["outlines"] = {"classes": {"Normal": "normal", "Sclerosed": "sclerosed"}}
     # SegNet, from scratch, takes longer than a test may to learn real tissue
     config["segmentation"] |= {"segmenters": ["unet"], "epochs": 4, "windows_per_epoch": 320}
+    config["segmentation"]["second_look"] |= {"epochs": 0}  # as by default; the demo has it on
     config["segmentation"]["networks"] = {"unet": {"encoder": "efficientnet_lite0", "weights": "package"}}
     config["segmentation"]["learning_rate"] = {"unet": 0.001}
     result = runs.snakemake(tmp_path / "work", config)
