@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.ready
 	$(BIN)/snakemake --cores all
 
-# three at once on two cores: those on SLURM wait for it half of their time
+# three at once on two cores: with two, a quarter of the cores' time was idle, as tests on SLURM wait for it
 test: lint
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("slide", "path", "annotation", "split", "mpp", "patient", "site", "stain", "group")
 
 
-# tests that run side by side have a core each: two trainings with two threads each hinder one another
+# tests that run side by side take one core each: two trainings with two threads each hinder one another
 CORES = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 
 
